@@ -1,0 +1,33 @@
+//! The domain of musterbeat, pure: it takes the time and data, and returns decisions.
+//!
+//! Nothing here waits, reads a clock, draws a random number or does I/O.
+//! A loop of `musterbeat-engine` waits, asks this crate, and carries out the answer
+//! through the [ports](port), which `musterbeat-db` and `musterbeat-pubsub` implement.
+//!
+//! ```
+//! use musterbeat_core::chat::{decide, Event, Facts, Write, QUEUE_MAX};
+//! use musterbeat_core::message::{Content, Turn};
+//! use musterbeat_core::run::RunStatus;
+//!
+//! let facts = Facts { status: RunStatus::Waiting, stop: false, archived: false, queued: 0 };
+//! let turn = Turn { content: Content::text("hello")?, model: None, created_by: None };
+//! let effects = decide(&facts, Event::Send(turn), QUEUE_MAX)?;
+//! assert_eq!(effects.status, RunStatus::Pending);
+//! assert!(matches!(effects.writes[..], [Write::Append(_)]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub mod id;
+pub mod invalid;
+pub mod timestamp;
+
+pub mod message;
+pub mod run;
+
+pub mod chat;
+pub mod page;
+
+pub mod backoff;
+pub mod metric;
+
+pub mod port;

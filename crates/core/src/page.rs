@@ -1,0 +1,116 @@
+//! Paging through lists that change while somebody reads them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use uuid::Uuid;
+
+use crate::id::{ChatId, Version};
+use crate::invalid::Invalid;
+use crate::message::Message;
+use crate::timestamp::Timestamp;
+
+/// Chats of one page when the caller names no number.
+pub const LIMIT_DEFAULT: u32 = 50;
+
+/// Chats of one page, at most.
+pub const LIMIT_MAX: u32 = 200;
+
+/// Messages of one page of changes; more only when one transaction wrote more.
+pub const MESSAGES_MAX: u32 = 500;
+
+/// How many rows a page holds, from 1 to [`LIMIT_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit(u32);
+
+impl Limit {
+    /// Takes a number of rows; none means [`LIMIT_DEFAULT`].
+    ///
+    /// # Errors
+    /// Refuses 0 and more than [`LIMIT_MAX`].
+    pub fn new(rows: Option<u32>) -> Result<Self, Invalid> {
+        match rows.unwrap_or(LIMIT_DEFAULT) {
+            rows @ 1..=LIMIT_MAX => Ok(Self(rows)),
+            rows => Err(Invalid::new("limit", format!("is {rows}, 1 to {LIMIT_MAX} are allowed"))),
+        }
+    }
+
+    /// Returns the number of rows.
+    pub const fn rows(self) -> u32 {
+        self.0
+    }
+}
+
+/// Where a page of chats ended: the pair that the list is sorted by.
+///
+/// It carries the pair and not the id alone, so a chat that moved since does not move the page.
+/// On the wire it is `<microseconds>-<uuid>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// When the last chat of the page was last updated.
+    pub updated_at: Timestamp,
+    /// That chat.
+    pub chat: ChatId,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.updated_at.micros(), self.chat.uuid().simple())
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let parse = || {
+            let (micros, chat) = text.split_once('-')?;
+            Some(Self {
+                updated_at: Timestamp::from_micros(micros.parse().ok()?)?,
+                chat: ChatId::new(Uuid::try_parse(chat).ok()?),
+            })
+        };
+        parse().ok_or_else(|| Invalid::new("after", "is not a cursor of an earlier page"))
+    }
+}
+
+/// Returns the version up to which a reader has everything after a page of `messages`.
+///
+/// A page is sorted by version and never tears one apart, so the reader resumes after its last.
+pub fn version_reached(messages: &[Message], current: Version) -> Version {
+    match messages.last() {
+        Some(last) if messages.len() >= MESSAGES_MAX as usize => last.version,
+        _ => current,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn limit_has_bounds() {
+        assert_eq!(Limit::new(None).unwrap().rows(), 50);
+        assert_eq!(
+            Limit::new(Some(0)).unwrap_err().to_string(),
+            "limit: is 0, 1 to 200 are allowed"
+        );
+        assert!(Limit::new(Some(201)).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn cursor_survives_the_wire(micros in 0_i64..4_000_000_000_000_000, id: u128) {
+            let updated_at = Timestamp::from_micros(micros).unwrap();
+            let cursor = Cursor { updated_at, chat: ChatId::new(Uuid::from_u128(id)) };
+            prop_assert_eq!(cursor.to_string().parse::<Cursor>().unwrap(), cursor);
+        }
+
+        #[test]
+        fn no_text_breaks_the_cursor(text: String) {
+            let _ = text.parse::<Cursor>();
+        }
+    }
+}

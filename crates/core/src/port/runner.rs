@@ -1,0 +1,76 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::id::{ChatId, OwnerId, Step};
+use crate::message::{Content, Message, Model, NewMessage};
+use crate::run::{Outcome, Run, RunKind, StopCause};
+
+/// Does the work of one kind of run.
+#[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
+pub trait Runner: Send + Sync {
+    /// Returns the kind of runs that it takes.
+    fn kind(&self) -> RunKind;
+
+    /// Works on `run` until it is done or asked to stop.
+    ///
+    /// It should return soon after [`RunContext::stopped`] does. A panic ends the run in error.
+    /// After the death of its process another worker calls this again for the same run.
+    async fn run(&self, run: Run, context: Arc<dyn RunContext>) -> Outcome;
+}
+
+/// What a runner is given to meet the world with; implemented by the engine.
+#[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
+pub trait RunContext: Send + Sync {
+    /// Waits until the run should stop, and says why; returns at once when it already should.
+    async fn stopped(&self) -> StopCause;
+
+    /// Says whether the worker drains, so that the runner should begin nothing new.
+    fn is_draining(&self) -> bool;
+
+    /// Tells which write comes next, after one that left the run running.
+    ///
+    /// Pieces of the answer published before belong to the write that was made.
+    fn begin(&self, step: Step);
+
+    /// Publishes a piece of the answer to those who follow it live; never waits.
+    ///
+    /// Pieces live in memory only. The stored message is the truth.
+    fn part(&self, part: Vec<u8>);
+}
+
+/// Answers one turn of a chat.
+#[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
+pub trait ChatRunner: Send + Sync {
+    /// Answers what `turn` asks.
+    ///
+    /// The same rules hold as for [`Runner::run`].
+    async fn turn(&self, turn: ChatTurn, context: Arc<dyn RunContext>) -> TurnEnd;
+}
+
+/// One turn of a chat, for a [`ChatRunner`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChatTurn {
+    /// The chat.
+    pub chat: ChatId,
+    /// Whose it is.
+    pub owner: OwnerId,
+    /// The model to answer with.
+    pub model: Option<Model>,
+    /// The history as a model should see it, oldest first; its end is what is asked.
+    pub prompt: Vec<Message>,
+}
+
+/// How a turn of a chat ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TurnEnd {
+    /// With these messages.
+    Answer(Vec<NewMessage>),
+    /// In an error, for the user to read.
+    Failed(String),
+    /// It stopped as it was asked to, with what it had by then.
+    Stopped(Option<Content>),
+}
