@@ -1,0 +1,95 @@
+//! The table `tokens`: who may call the API.
+//!
+//! Only the SHA-256 of a token is stored. A token is random and long, so no salt is needed.
+
+use musterbeat_core::id::{OwnerId, TokenId};
+use sqlx::PgConnection;
+
+/// What the bearer of a token may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, sqlx::Type)]
+#[sqlx(type_name = "token_kind", rename_all = "snake_case")]
+pub enum TokenKind {
+    /// Everything, on everybody's behalf.
+    Admin,
+    /// What belongs to its owner.
+    User,
+    /// Reports of one agent.
+    Agent,
+}
+
+/// The SHA-256 of a token.
+pub type TokenHash = [u8; 32];
+
+/// A token to store.
+#[derive(Clone, Debug)]
+pub struct NewToken<'a> {
+    /// Names it, for revoking.
+    pub id: TokenId,
+    /// What its bearer may do.
+    pub kind: TokenKind,
+    /// For whom its bearer acts.
+    pub owner: OwnerId,
+    /// What an operator calls it.
+    pub name: &'a str,
+    /// Its hash.
+    pub hash: TokenHash,
+}
+
+/// Who bears a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bearer {
+    /// What they may do.
+    pub kind: TokenKind,
+    /// For whom they act.
+    pub owner: OwnerId,
+}
+
+/// Adds a token.
+pub async fn insert(conn: &mut PgConnection, token: &NewToken<'_>) -> sqlx::Result<()> {
+    sqlx::query!(
+        "insert into tokens (id, kind, owner_id, name, hash) values ($1, $2, $3, $4, $5)",
+        token.id.uuid(),
+        token.kind as TokenKind,
+        token.owner.uuid(),
+        token.name,
+        &token.hash,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Returns who bears the token with this hash, `None` when nobody does or it was revoked.
+pub async fn find(conn: &mut PgConnection, hash: &TokenHash) -> sqlx::Result<Option<Bearer>> {
+    let row = sqlx::query!(
+        r#"
+            select kind as "kind: TokenKind", owner_id
+            from tokens
+            where hash = $1 and revoked_at is null
+        "#,
+        hash,
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| Bearer { kind: row.kind, owner: OwnerId::new(row.owner_id) }))
+}
+
+/// Says whether an admin's token is in force.
+pub async fn admin_exists(conn: &mut PgConnection) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (select from tokens where kind = 'admin' and revoked_at is null) as "exists!""#,
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// Revokes a token; returns false when there is none in force with that id.
+pub async fn revoke(conn: &mut PgConnection, token: TokenId) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "update tokens set revoked_at = now() where id = $1 and revoked_at is null",
+        token.uuid(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}

@@ -1,0 +1,11 @@
+//! The statements and the store, each test on a PostgreSQL database of its own.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
+mod chats;
+mod faults;
+mod messages;
+mod migrations;
+mod runs;
+mod setup;
+mod tokens;
