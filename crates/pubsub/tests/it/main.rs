@@ -1,0 +1,6 @@
+//! The transports of this crate, through its public API.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of tests are tests, too")]
+
+mod conformance;
+mod memory;
