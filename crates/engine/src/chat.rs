@@ -1,0 +1,160 @@
+//! Chats: the one place that changes them, and the runner that takes their runs.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use musterbeat_core::chat::{Applied, Event, NewChat};
+use musterbeat_core::id::{ChatId, RunId};
+use musterbeat_core::message::NewMessage;
+use musterbeat_core::port::{
+    ApplyError, By, ChatRunner, ChatStore, ChatTurn, Publish, RunContext, Runner, StoreError,
+    Topic, TurnEnd,
+};
+use musterbeat_core::run::{Outcome, Run, RunKind, RunStatus, StopCause, Token};
+
+use crate::panic::caught;
+use crate::retry::Retry;
+
+/// Changes chats, and publishes each change after its commit. Clones share the ports.
+#[derive(Clone)]
+pub struct Chats {
+    store: Arc<dyn ChatStore>,
+    publish: Arc<dyn Publish>,
+}
+
+impl Chats {
+    /// Changes the chats of `store`.
+    pub fn new(store: Arc<dyn ChatStore>, publish: Arc<dyn Publish>) -> Self {
+        Self { store, publish }
+    }
+
+    /// Creates a chat and wakes a worker for it; see [`ChatStore::create`].
+    pub async fn create(&self, chat: NewChat) -> Result<Applied, ApplyError> {
+        let applied = self.store.create(chat).await?;
+        self.changed(&applied);
+        Ok(applied)
+    }
+
+    /// Applies an event to a chat; see [`ChatStore::apply`].
+    pub async fn apply(&self, chat: ChatId, by: By, event: Event) -> Result<Applied, ApplyError> {
+        let applied = self.store.apply(chat, by, event).await?;
+        self.changed(&applied);
+        Ok(applied)
+    }
+
+    /// Sends an owner's write again until it is answered, which is harmless: it names its step.
+    async fn settle(
+        &self,
+        chat: ChatId,
+        token: Token,
+        event: Event,
+    ) -> Result<Applied, ApplyError> {
+        let mut retry = Retry::new();
+        loop {
+            match self.apply(chat, By::Owner(token), event.clone()).await {
+                Err(ApplyError::Store(error)) => retry.wait(error).await?,
+                answered => return answered,
+            }
+        }
+    }
+
+    fn changed(&self, applied: &Applied) {
+        self.publish.publish(Topic::Chat, applied.chat.uuid());
+        // Whatever the event: a run that others held locked may have been passed over.
+        if applied.status == RunStatus::Pending {
+            self.publish.publish(Topic::Pending, RunId::from(applied.chat).uuid());
+        }
+    }
+}
+
+/// Takes the runs of chats: turn by turn it asks a [`ChatRunner`] and stores its answer.
+pub struct ChatRuns {
+    chats: Chats,
+    runner: Arc<dyn ChatRunner>,
+}
+
+impl ChatRuns {
+    /// Answers `chats` with `runner`.
+    pub fn new(chats: Chats, runner: Arc<dyn ChatRunner>) -> Self {
+        Self { chats, runner }
+    }
+
+    /// Answers one turn; `None` when the run is to go back to the others.
+    async fn turn(
+        &self,
+        run: &Run,
+        chat: ChatId,
+        context: &Arc<dyn RunContext>,
+    ) -> Result<Option<Event>, StoreError> {
+        if run.stop {
+            // Claimed only to finish an interrupt: nothing of an answer is left.
+            return Ok(Some(Event::FinishTurn { answer: vec![], draining: context.is_draining() }));
+        }
+        let turn = self.prepared(run, chat).await?;
+        let model = turn.model.clone();
+        let ended = caught(self.runner.turn(turn, Arc::clone(context))).await;
+        Ok(match ended {
+            Ok(TurnEnd::Answer(answer)) => {
+                Some(Event::FinishTurn { answer, draining: context.is_draining() })
+            }
+            Ok(TurnEnd::Failed(error)) | Err(error) => Some(Event::FinishError { error }),
+            Ok(TurnEnd::Stopped(partial)) if context.stopped().await == StopCause::Interrupted => {
+                let answer = partial.map(|content| NewMessage::answer(content, model));
+                let answer = answer.into_iter().collect();
+                Some(Event::FinishTurn { answer, draining: context.is_draining() })
+            }
+            Ok(TurnEnd::Stopped(_)) => None,
+        })
+    }
+
+    async fn prepared(&self, run: &Run, chat: ChatId) -> Result<ChatTurn, StoreError> {
+        let mut retry = Retry::new();
+        let prompt = loop {
+            match self.chats.store.prompt(chat).await {
+                Ok(prompt) => break prompt,
+                Err(error) => retry.wait(error).await?,
+            }
+        };
+        let model = prompt.iter().rev().find_map(|message| message.model.clone());
+        Ok(ChatTurn { chat, owner: run.owner, model, prompt })
+    }
+}
+
+#[async_trait]
+impl Runner for ChatRuns {
+    fn kind(&self) -> RunKind {
+        RunKind::CHAT
+    }
+
+    async fn run(&self, run: Run, context: Arc<dyn RunContext>) -> Outcome {
+        let chat = ChatId::new(run.id.uuid());
+        // The claim moved the chat's version.
+        self.chats.publish.publish(Topic::Chat, chat.uuid());
+        let mut token = run.token;
+        loop {
+            let event = match self.turn(&run, chat, &context).await {
+                Ok(Some(event)) => event,
+                Ok(None) => return Outcome::Stopped,
+                Err(error) => {
+                    tracing::warn!(chat.id = %chat, error = &error as &dyn std::error::Error, "a chat's turn could not begin");
+                    return Outcome::Stopped;
+                }
+            };
+            match self.chats.settle(chat, token, event).await {
+                Ok(applied) if applied.status == RunStatus::Running => {
+                    token.step = applied.step;
+                    context.begin(token.step);
+                }
+                // Or somebody else owns the run: its end is theirs to write.
+                Ok(_) | Err(ApplyError::Fenced | ApplyError::NotFound) => return Outcome::Settled,
+                Err(error) => {
+                    tracing::warn!(chat.id = %chat, error = &error as &dyn std::error::Error, "a chat's turn could not be stored");
+                    return Outcome::Stopped;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,177 @@
+//! One run of a chat, with mocked storage and a mocked runner, under paused time.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use musterbeat_core::id::{Fence, MessageId, OwnerId, Step, Version, WorkerId};
+use musterbeat_core::message::{Content, Message, Model, Role, Visibility};
+use musterbeat_core::port::{MockChatRunner, MockChatStore, MockPublish, MockRunContext};
+use musterbeat_core::timestamp::Timestamp;
+use uuid::Uuid;
+
+use super::*;
+
+/// What the store was asked to write, and what it answers, the oldest first.
+#[derive(Clone, Default)]
+struct Store {
+    writes: Arc<Mutex<Vec<String>>>,
+    answers: Arc<Mutex<VecDeque<Result<RunStatus, ApplyError>>>>,
+}
+
+impl Store {
+    fn answering(answers: impl IntoIterator<Item = Result<RunStatus, ApplyError>>) -> Self {
+        let answers = Arc::new(Mutex::new(answers.into_iter().collect()));
+        Self { answers, ..Self::default() }
+    }
+
+    fn writes(&self) -> Vec<String> {
+        self.writes.lock().unwrap().clone()
+    }
+
+    fn mock(&self) -> MockChatStore {
+        let mut store = MockChatStore::new();
+        store.expect_prompt().returning(|chat| Ok(vec![question(chat)]));
+        let this = self.clone();
+        store.expect_apply().returning(move |chat, by, event| {
+            let By::Owner(token) = by else { panic!("a run writes as its owner") };
+            let step = token.step;
+            this.writes.lock().unwrap().push(format!("step {step}: {}", described(&event)));
+            let status = this.answers.lock().unwrap().pop_front().unwrap()?;
+            let owner = OwnerId::new(Uuid::nil());
+            let step = token.step.next();
+            Ok(Applied { chat, owner, version: Version(9), status, step, queued: false })
+        });
+        store
+    }
+}
+
+/// Has a run worked on by a runner that ends each turn as given.
+async fn work(store: &Store, stop: bool, context: MockRunContext, ends: Vec<TurnEnd>) -> Outcome {
+    let ends = Mutex::new(VecDeque::from(ends));
+    let mut runner = MockChatRunner::new();
+    runner
+        .expect_turn()
+        .returning(move |_, _| ends.lock().unwrap().pop_front().expect("no turn is left to fail"));
+    let mut publish = MockPublish::new();
+    publish.expect_publish().return_const(());
+    let chats = Chats::new(Arc::new(store.mock()), Arc::new(publish));
+    let token = Token { worker: WorkerId::new(Uuid::nil()), fence: Fence(1), step: Step(0) };
+    let owner = OwnerId::new(Uuid::nil());
+    let run = Run { id: RunId::new(Uuid::nil()), kind: RunKind::CHAT, owner, token, stop };
+    ChatRuns::new(chats, Arc::new(runner)).run(run, Arc::new(context)).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn turns_go_on_while_the_run_is_kept_each_under_its_step() {
+    let store = Store::answering([Ok(RunStatus::Running), Ok(RunStatus::Waiting)]);
+    let outcome = work(&store, false, context(None), vec![answer("one"), answer("two")]).await;
+    assert_eq!(outcome, Outcome::Settled);
+    assert_eq!(store.writes(), ["step 0: answer one", "step 1: answer two"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn write_whose_answer_is_lost_is_sent_again_under_the_same_step() {
+    let lost = || Err(ApplyError::Store(unavailable()));
+    let store = Store::answering([lost(), lost(), Ok(RunStatus::Waiting)]);
+    let outcome = work(&store, false, context(None), vec![answer("one")]).await;
+    assert_eq!(outcome, Outcome::Settled);
+    assert_eq!(store.writes(), ["step 0: answer one"; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn storage_that_stays_away_hands_the_run_back() {
+    let store = Store::answering((0..1_000).map(|_| Err(ApplyError::Store(unavailable()))));
+    let began = tokio::time::Instant::now();
+    let outcome = work(&store, false, context(None), vec![answer("one")]).await;
+    assert_eq!(outcome, Outcome::Stopped);
+    assert!(store.writes().len() > 1);
+    assert!(began.elapsed() <= Duration::from_secs(10), "it is given up in time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn owner_that_was_replaced_writes_no_more() {
+    let store = Store::answering([Err(ApplyError::Fenced)]);
+    let outcome = work(&store, false, context(None), vec![answer("one")]).await;
+    assert_eq!(outcome, Outcome::Settled);
+    assert_eq!(store.writes().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn panic_of_a_chat_runner_is_an_error_of_its_chat() {
+    let store = Store::answering([Ok(RunStatus::Error)]);
+    let outcome = work(&store, false, context(None), vec![]).await;
+    assert_eq!(outcome, Outcome::Settled);
+    assert_eq!(store.writes(), ["step 0: error the runner panicked: no turn is left to fail"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn interrupted_turn_keeps_what_was_said() {
+    let store = Store::answering([Ok(RunStatus::Waiting)]);
+    let partial = TurnEnd::Stopped(Some(Content::produced("half")));
+    let interrupted = context(Some(StopCause::Interrupted));
+    assert_eq!(work(&store, false, interrupted, vec![partial]).await, Outcome::Settled);
+    assert_eq!(store.writes(), ["step 0: answer half"]);
+}
+
+/// Shutdown is never mistaken for an interrupt: the next worker answers the whole turn.
+#[tokio::test(start_paused = true)]
+async fn turn_stopped_by_shutdown_is_left_to_the_next_worker() {
+    let store = Store::default();
+    let partial = TurnEnd::Stopped(Some(Content::produced("half")));
+    let outcome = work(&store, false, context(Some(StopCause::Shutdown)), vec![partial]).await;
+    assert_eq!(outcome, Outcome::Stopped);
+    assert!(store.writes().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn run_claimed_to_finish_an_interrupt_answers_nothing() {
+    let store = Store::answering([Ok(RunStatus::Waiting)]);
+    let outcome = work(&store, true, context(Some(StopCause::Interrupted)), vec![]).await;
+    assert_eq!(outcome, Outcome::Settled);
+    assert_eq!(store.writes(), ["step 0: answer nothing"]);
+}
+
+fn context(stopped: Option<StopCause>) -> MockRunContext {
+    let mut context = MockRunContext::new();
+    context.expect_is_draining().return_const(false);
+    context.expect_begin().return_const(());
+    if let Some(cause) = stopped {
+        context.expect_stopped().return_const(cause);
+    }
+    context
+}
+
+fn answer(text: &str) -> TurnEnd {
+    TurnEnd::Answer(vec![NewMessage::answer(Content::produced(text), None)])
+}
+
+fn described(event: &Event) -> String {
+    match event {
+        Event::FinishTurn { answer, .. } => match answer.first() {
+            Some(message) => format!("answer {}", message.content.to_text()),
+            None => "answer nothing".to_owned(),
+        },
+        Event::FinishError { error } => format!("error {error}"),
+        Event::Send(_) => panic!("an owner sends nothing"),
+    }
+}
+
+fn question(chat: ChatId) -> Message {
+    Message {
+        id: MessageId(1),
+        chat_id: chat,
+        version: Version(1),
+        role: Role::User,
+        content: Content::produced("why?"),
+        visibility: Visibility::Both,
+        deleted: false,
+        model: Model::new("any").ok(),
+        created_by: None,
+        created_at: Timestamp::from_micros(0).unwrap(),
+    }
+}
+
+fn unavailable() -> StoreError {
+    StoreError::Unavailable { operation: "play", source: "the database is away".into() }
+}
