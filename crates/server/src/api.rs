@@ -1,0 +1,132 @@
+//! The HTTP API: `/api/v1`, its description, and the routes of operators.
+
+mod chats;
+mod events;
+mod health;
+mod messages;
+mod tokens;
+mod wire;
+
+use std::sync::Arc;
+
+use axum::extract::DefaultBodyLimit;
+use axum::http::{Method, Uri};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::IntoResponse;
+use axum::{Json, Router};
+use metrics_exporter_prometheus::PrometheusHandle;
+use musterbeat_core::port::{ChatStore, Watch};
+use musterbeat_db::PgStore;
+use musterbeat_engine::chat::Chats;
+use musterbeat_engine::parts::PartStreams;
+use musterbeat_engine::shutdown::Shutdown;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use utoipa_swagger_ui::SwaggerUi;
+
+use crate::http::limits::{self, Rate};
+use crate::http::observe;
+use crate::http::problem::{Kind, Problem};
+
+/// What the routes work with. Clones share it.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub(crate) chats: Chats,
+    pub(crate) chat_store: Arc<dyn ChatStore>,
+    pub(crate) store: PgStore,
+    pub(crate) watch: Arc<dyn Watch>,
+    pub(crate) parts: PartStreams,
+    pub(crate) shutdown: Shutdown,
+    /// Ends every event stream.
+    pub(crate) streams_end: CancellationToken,
+    pub(crate) metrics: PrometheusHandle,
+    pub(crate) dev: bool,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "musterbeat",
+        description = "Keeps fleets of long-running work alive, observed and supplied.",
+    ),
+    components(schemas(Problem)),
+    modifiers(&BearerToken),
+    security(("token" = [])),
+)]
+struct Description;
+
+struct BearerToken;
+
+impl Modify for BearerToken {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("A token of `musterbeat token` or `POST /api/v1/tokens`."))
+            .build();
+        let components = openapi.components.get_or_insert_default();
+        components.add_security_scheme("token", SecurityScheme::Http(scheme));
+    }
+}
+
+fn documented() -> OpenApiRouter<App> {
+    let api = OpenApiRouter::new()
+        .routes(routes!(chats::create, chats::list))
+        .routes(routes!(chats::read))
+        .routes(routes!(messages::send, messages::list))
+        .routes(routes!(events::follow))
+        .routes(routes!(tokens::create))
+        .routes(routes!(tokens::revoke));
+    OpenApiRouter::with_openapi(Description::openapi()).nest("/api/v1", api)
+}
+
+/// Returns the description of the API, as `/openapi.json` serves it.
+pub fn openapi_json() -> String {
+    let (_, openapi) = documented().split_for_parts();
+    let mut text = openapi.to_pretty_json().expect("the description has no keys that JSON lacks");
+    text.push('\n');
+    text
+}
+
+/// Returns the service: limited, counted, and safe from a panic of one request.
+pub(crate) fn router(app: App, rate: Arc<Rate>) -> Router {
+    let (api, mut openapi) = documented().split_for_parts();
+    let dev = app.dev;
+    if dev {
+        // What is described must hold: nobody is asked for a token.
+        openapi.security = None;
+    }
+    let described = openapi.clone();
+    let limited = api
+        .merge(SwaggerUi::new("/docs").url("/docs/openapi.json", openapi))
+        .route("/openapi.json", axum::routing::get(async || Json(described)))
+        .layer(DefaultBodyLimit::max(limits::BODY_BYTES_MAX))
+        .layer(from_fn(limits::in_time))
+        .layer(from_fn_with_state(rate, limits::within_rate));
+    // Probes and scrapes must get through when callers do not.
+    let mut router = limited
+        .merge(health::routes())
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .layer(CatchPanicLayer::custom(|_| {
+            Problem::new(Kind::Internal, "the request met a fault of the server; it is logged")
+                .into_response()
+        }))
+        .layer(from_fn(observe::counted));
+    if dev {
+        router = router.layer(from_fn(limits::on_loopback));
+    }
+    router.with_state(app)
+}
+
+async fn no_route(uri: Uri) -> Problem {
+    Problem::new(Kind::NotFound, format!("there is no route {}; see /docs", uri.path()))
+}
+
+async fn no_method(method: Method, uri: Uri) -> Problem {
+    let detail = format!("{} does not take {method}; see /docs", uri.path());
+    Problem::new(Kind::MethodNotAllowed, detail)
+}

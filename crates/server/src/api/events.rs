@@ -1,0 +1,136 @@
+//! A chat as it goes, by server-sent events.
+
+mod feed;
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Sse;
+use axum::response::sse::{Event, KeepAlive};
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use musterbeat_core::id::{ChatId, Version};
+use serde::Deserialize;
+use utoipa::openapi::schema::{AnyOfBuilder, ObjectBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
+use uuid::Uuid;
+
+use super::App;
+use crate::http::extract::{ChatUser, PathOf, QueryOf};
+use crate::http::problem::{AnyProblem, ObjectProblem, Problem};
+use crate::identity::Caller;
+use feed::Feed;
+
+/// Pause after which a quiet stream sends a `ping`: shorter than proxies' patience.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+
+/// What events of a stream are called.
+const EVENTS: [&str; 9] =
+    ["snapshot", "message", "queue", "status", "error", "part", "resync", "history_reset", "ping"];
+
+/// How to follow a chat.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Follow {
+    /// When the stream ends; by default `closed`.
+    #[param(inline)]
+    until: Option<Until>,
+}
+
+/// When an event stream ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Until {
+    /// Never by itself; the server may end it, and the client comes back.
+    #[default]
+    Closed,
+    /// Once the chat has nothing to do.
+    Rest,
+}
+
+/// What a stream consists of.
+///
+/// OpenAPI 3.1 leaves open whether a schema describes the text of the stream or each of its events,
+/// and tools differ: this one holds for both.
+pub(super) struct EventStream;
+
+impl PartialSchema for EventStream {
+    fn schema() -> RefOr<Schema> {
+        let text = ObjectBuilder::new().schema_type(Type::String).description(Some("The stream."));
+        AnyOfBuilder::new().item(text).item(event_schema()).into()
+    }
+}
+
+impl ToSchema for EventStream {}
+
+fn event_schema() -> ObjectBuilder {
+    let text = || ObjectBuilder::new().schema_type(Type::String);
+    ObjectBuilder::new()
+        .description(Some("An event of the stream."))
+        .property("event", text().enum_values(Some(EVENTS)))
+        .required("event")
+        .property("data", text().content_media_type("application/json"))
+        .required("data")
+        .property("id", text().pattern(Some("^[0-9]+$")).description(Some("The chat's version.")))
+}
+
+/// Follows a chat.
+///
+/// Events: `snapshot` (the chat, its messages and its queue), `message`, `queue`, `status`,
+/// `error`, `part` (a piece of the answer, while it comes), `resync` (pieces were missed),
+/// `history_reset` (a snapshot follows), `ping`. The last event of a change carries the chat's
+/// version as its id; sent back as `Last-Event-ID`, the stream goes on after it.
+#[utoipa::path(
+    get,
+    path = "/chats/{id}/events",
+    operation_id = "follow_chat",
+    tag = "chats",
+    params(
+        ("id" = Uuid, Path, description = "The chat"),
+        Follow,
+        ("last-event-id" = Option<String>, Header, nullable = false, description = "The last id seen"),
+    ),
+    responses(
+        (status = 200, description = "Events", body = EventStream, content_type = "text/event-stream"),
+        AnyProblem,
+        ObjectProblem,
+    ),
+)]
+pub(super) async fn follow(
+    State(app): State<App>,
+    ChatUser(caller): ChatUser,
+    PathOf(id): PathOf<Uuid>,
+    QueryOf(query): QueryOf<Follow>,
+    headers: HeaderMap,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    let until = query.until.unwrap_or_default();
+    stream(app, caller, ChatId::new(id), last_seen(&headers), until).await
+}
+
+/// Takes the version that a client saw last; what is none means the beginning.
+fn last_seen(headers: &HeaderMap) -> Option<Version> {
+    let id = headers.get("last-event-id")?.to_str().ok()?;
+    id.parse().ok().filter(|version| *version >= 0).map(Version)
+}
+
+/// Begins to follow a chat, after its first read has shown that it is there.
+pub(super) async fn stream(
+    app: App,
+    caller: Caller,
+    chat: ChatId,
+    since: Option<Version>,
+    until: Until,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>> + use<>>, Problem> {
+    let feed = Feed::open(app, caller.reach(), chat, since, until).await?;
+    let events = unfold(feed, |mut feed| async move {
+        let event = feed.next().await?;
+        Some((Ok(event), feed))
+    });
+    let ping =
+        KeepAlive::new().interval(PING_INTERVAL).event(Event::default().event("ping").data("{}"));
+    Ok(Sse::new(events).keep_alive(ping))
+}

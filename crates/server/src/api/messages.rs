@@ -1,0 +1,94 @@
+//! Send a message, and read what was said.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use musterbeat_core::chat::Event;
+use musterbeat_core::id::{ChatId, Version};
+use musterbeat_core::invalid::Invalid;
+use musterbeat_core::port::By;
+use serde::Deserialize;
+use utoipa::IntoParams;
+use uuid::Uuid;
+
+use super::App;
+use super::wire::{Message, MessagePage, SendMessage, Sent};
+use crate::http::extract::{Body, ChatUser, PathOf, QueryOf};
+use crate::http::problem::{AnyProblem, BodyProblem, ObjectProblem, Problem, StateProblem};
+
+/// Sends a message; it is answered at once, or waits while the chat is busy.
+#[utoipa::path(
+    post,
+    path = "/chats/{id}/messages",
+    operation_id = "send_message",
+    tag = "messages",
+    params(("id" = Uuid, Path, description = "The chat")),
+    request_body = SendMessage,
+    responses(
+        (status = 202, description = "What became of it", body = Sent),
+        AnyProblem,
+        ObjectProblem,
+        BodyProblem,
+        StateProblem,
+    ),
+)]
+pub(super) async fn send(
+    State(app): State<App>,
+    ChatUser(caller): ChatUser,
+    PathOf(id): PathOf<Uuid>,
+    Body(body): Body<SendMessage>,
+) -> Result<(StatusCode, Json<Sent>), Problem> {
+    let turn = body.checked(caller.owner)?;
+    let by = By::User(caller.reach());
+    let applied = app.chats.apply(ChatId::new(id), by, Event::Send(turn)).await?;
+    let sent = Sent { queued: applied.queued, version: applied.version.0 };
+    Ok((StatusCode::ACCEPTED, Json(sent)))
+}
+
+/// Which messages to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListMessages {
+    /// `version` of the page before; without it, from the beginning.
+    #[param(minimum = 0)]
+    after_version: Option<i64>,
+}
+
+/// Lists messages that changed after a version, oldest change first.
+#[utoipa::path(
+    get,
+    path = "/chats/{id}/messages",
+    operation_id = "list_messages",
+    tag = "messages",
+    params(("id" = Uuid, Path, description = "The chat"), ListMessages),
+    responses(
+        (status = 200, description = "A page of messages", body = MessagePage),
+        (status = 422, description = "A value is not valid", body = Problem, content_type = "application/problem+json"),
+        AnyProblem,
+        ObjectProblem,
+    ),
+)]
+pub(super) async fn list(
+    State(app): State<App>,
+    ChatUser(caller): ChatUser,
+    PathOf(id): PathOf<Uuid>,
+    QueryOf(query): QueryOf<ListMessages>,
+) -> Result<Json<MessagePage>, Problem> {
+    let since = query.after_version.map(checked_version).transpose()?;
+    let changes = app.chat_store.changes(ChatId::new(id), caller.reach(), since).await?;
+    let changes = changes.ok_or_else(Problem::not_found)?;
+    Ok(Json(MessagePage {
+        more: changes.reached < changes.chat.version,
+        version: changes.reached.0,
+        reset: changes.reset,
+        messages: changes.messages.into_iter().map(Message::from).collect(),
+    }))
+}
+
+fn checked_version(version: i64) -> Result<Version, Invalid> {
+    if version < 0 {
+        return Err(Invalid::new("after_version", format!("is {version}, 0 or more is allowed")));
+    }
+    Ok(Version(version))
+}

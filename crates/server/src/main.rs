@@ -1,0 +1,5 @@
+//! The binary `musterbeat`.
+
+fn main() -> std::process::ExitCode {
+    musterbeat_server::cli::main()
+}

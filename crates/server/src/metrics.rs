@@ -1,0 +1,81 @@
+//! The metrics of this crate, and the recorder of them all.
+
+use std::sync::OnceLock;
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use musterbeat_core::metric::{Kind, Metric, Unit};
+
+pub(crate) const HTTP_REQUESTS: Metric = Metric {
+    name: "musterbeat_http_requests_total",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+    labels: &["route", "method", "status"],
+    help: "Requests answered.",
+};
+
+pub(crate) const HTTP_SECONDS: Metric = Metric {
+    name: "musterbeat_http_request_seconds",
+    kind: Kind::Histogram,
+    unit: Unit::Seconds,
+    labels: &["route"],
+    help: "Time until a response began.",
+};
+
+pub(crate) const HTTP_CONNECTIONS: Metric = Metric {
+    name: "musterbeat_http_connections",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    labels: &[],
+    help: "Connections that are open.",
+};
+
+/// Every metric of this crate.
+pub const METRICS: &[Metric] = &[HTTP_REQUESTS, HTTP_SECONDS, HTTP_CONNECTIONS];
+
+/// Buckets of times: from a fast statement to a long wait.
+const SECONDS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Installs the recorder of this process and describes every metric to it; once.
+///
+/// # Errors
+/// Says that somebody else installed another recorder.
+pub(crate) fn recorder() -> anyhow::Result<PrometheusHandle> {
+    static RECORDER: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();
+    let installed = RECORDER.get_or_init(|| {
+        let handle = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
+            .and_then(PrometheusBuilder::install_recorder)
+            .map_err(|error| error.to_string())?;
+        describe_all();
+        metrics_process::Collector::default().describe();
+        Ok(handle)
+    });
+    installed.clone().map_err(|error| anyhow::anyhow!("failed to install the metrics: {error}"))
+}
+
+/// Returns the metrics of all crates that this server wires.
+pub fn all() -> impl Iterator<Item = &'static Metric> {
+    let crates = [
+        musterbeat_db::metrics::METRICS,
+        musterbeat_engine::metrics::METRICS,
+        musterbeat_pubsub::metrics::METRICS,
+        METRICS,
+    ];
+    crates.into_iter().flatten()
+}
+
+fn describe_all() {
+    for metric in all() {
+        let unit = match metric.unit {
+            Unit::Count => metrics::Unit::Count,
+            Unit::Seconds => metrics::Unit::Seconds,
+            Unit::Bytes => metrics::Unit::Bytes,
+        };
+        match metric.kind {
+            Kind::Counter => metrics::describe_counter!(metric.name, unit, metric.help),
+            Kind::Gauge => metrics::describe_gauge!(metric.name, unit, metric.help),
+            Kind::Histogram => metrics::describe_histogram!(metric.name, unit, metric.help),
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Settings, from four sources: defaults < `musterbeat.toml` < `MUSTERBEAT_*` < flags.
+//!
+//! An unknown key or a bad value is an error that names its source.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use figment::providers::{Env, Format, Toml};
+use figment::{Figment, Provider};
+use musterbeat_embedded::Source;
+use musterbeat_engine::worker;
+use secrecy::SecretString;
+use serde::{Deserialize, Deserializer, de};
+
+/// File that is read when no other is named; it need not be there.
+pub const FILE: &str = "musterbeat.toml";
+
+/// Prefix of the environment variables; `MUSTERBEAT_LISTEN` sets `listen`.
+const PREFIX: &str = "MUSTERBEAT_";
+
+/// Variables with the prefix that are not settings: of the command line and of the tests.
+const NOT_SETTINGS: [&str; 3] = ["config", "test_provider", "log"];
+
+/// Everything that can be set.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Address to listen on; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Folder for what the server keeps, above all its own PostgreSQL.
+    pub data_dir: PathBuf,
+    /// PostgreSQL to use instead of an own one.
+    pub database_url: Option<SecretString>,
+    /// Where an own PostgreSQL's binaries come from.
+    #[serde(deserialize_with = "from_text")]
+    pub postgres: Source,
+    /// Where other replicas reach this one.
+    pub advertise_url: Option<String>,
+    /// Serve without tokens, on loopback only.
+    pub dev: bool,
+    /// Who answers chats.
+    #[serde(deserialize_with = "from_text")]
+    pub runner: RunnerChoice,
+    /// Time that the runner `echo` takes for a word.
+    #[serde(with = "humantime_serde")]
+    pub echo_pace: Duration,
+    /// Chats that this replica answers at once.
+    pub capacity: NonZeroU32,
+    /// Runs taken by one claim.
+    pub claim_batch: NonZeroU32,
+    /// Longest wait before looking for work.
+    #[serde(with = "humantime_serde")]
+    pub poll_interval: Duration,
+    /// Time that runs get to finish when the server ends.
+    #[serde(with = "humantime_serde")]
+    pub drain_timeout: Duration,
+    /// Connections to the database.
+    pub pool_max: NonZeroU32,
+    /// Turns that may wait in one chat's queue.
+    pub queue_max: u32,
+    /// Requests a second that one caller may send.
+    pub rate_per_second: NonZeroU32,
+    /// Requests that one caller may send at once.
+    pub rate_burst: NonZeroU32,
+}
+
+/// Who answers chats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunnerChoice {
+    /// Says back what was asked; needs no key.
+    Echo,
+}
+
+impl FromStr for RunnerChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "echo" => Ok(Self::Echo),
+            other => Err(format!("{other:?} is no runner; there is `echo`")),
+        }
+    }
+}
+
+const fn number(value: u32) -> NonZeroU32 {
+    NonZeroU32::new(value).expect("a default is not zero")
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7878)),
+            data_dir: musterbeat_embedded::default_data_dir(),
+            database_url: None,
+            postgres: Source::Auto,
+            advertise_url: None,
+            dev: false,
+            runner: RunnerChoice::Echo,
+            // About the pace of a model, slow enough to see it stream.
+            echo_pace: Duration::from_millis(50),
+            capacity: number(1_000),
+            claim_batch: number(worker::CLAIM_BATCH),
+            poll_interval: worker::POLL_INTERVAL,
+            drain_timeout: worker::DRAIN_TIMEOUT,
+            pool_max: number(10),
+            queue_max: musterbeat_core::chat::QUEUE_MAX,
+            rate_per_second: number(200),
+            rate_burst: number(400),
+        }
+    }
+}
+
+impl Settings {
+    /// Reads `file` if it is there, then the environment, then `flags`.
+    ///
+    /// # Errors
+    /// Names the setting, what is wrong with it and where it was set. A file that was named
+    /// by the user must be there.
+    pub fn load(file: Option<&Path>, flags: impl Provider) -> anyhow::Result<Self> {
+        if let Some(file) = file {
+            anyhow::ensure!(file.is_file(), "the settings file {} is not there", file.display());
+        }
+        let environment = Env::prefixed(PREFIX).ignore(&NOT_SETTINGS);
+        let settings: Self = Figment::new()
+            .merge(Toml::file(file.unwrap_or(Path::new(FILE))))
+            .merge(environment)
+            .merge(flags)
+            .extract()
+            .map_err(|errors| anyhow::anyhow!(described(errors)))?;
+        settings.checked()
+    }
+
+    /// Checks what no setting shows by itself.
+    ///
+    /// # Errors
+    /// Refuses `dev` on an address that others reach.
+    pub fn checked(self) -> anyhow::Result<Self> {
+        anyhow::ensure!(
+            !self.dev || self.listen.ip().is_loopback(),
+            "`dev` serves without tokens and only on loopback, but `listen` is {}; \
+             listen on 127.0.0.1 or leave `dev` out",
+            self.listen
+        );
+        Ok(self)
+    }
+}
+
+fn described(errors: figment::Error) -> String {
+    let lines: Vec<String> = errors.into_iter().map(|error| error.to_string()).collect();
+    lines.join("\n")
+}
+
+fn from_text<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: FromStr<Err: std::fmt::Display>,
+    D: Deserializer<'de>,
+{
+    String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use figment::Jail;
+    use figment::providers::Serialized;
+
+    fn none() -> Serialized<std::collections::BTreeMap<String, String>> {
+        Serialized::defaults(std::collections::BTreeMap::new())
+    }
+
+    #[test]
+    #[expect(clippy::result_large_err, reason = "the shape of the jail's closure")]
+    fn later_sources_win() {
+        Jail::expect_with(|jail| {
+            jail.create_file(FILE, "capacity = 5\npoll_interval = \"3s\"\n")?;
+            jail.set_env("MUSTERBEAT_CAPACITY", "6");
+            jail.set_env("MUSTERBEAT_ECHO_PACE", "750ms");
+            jail.set_env("MUSTERBEAT_TEST_PROVIDER", "embedded");
+            let settings = Settings::load(None, none()).unwrap();
+            assert_eq!(settings.capacity.get(), 6);
+            assert_eq!(settings.poll_interval, Duration::from_secs(3));
+            assert_eq!(settings.echo_pace, Duration::from_millis(750));
+            Ok(())
+        });
+    }
+
+    #[test]
+    #[expect(clippy::result_large_err, reason = "the shape of the jail's closure")]
+    fn error_names_setting_and_source() {
+        let check = |name: &str, value: &str, words: &[&str]| {
+            Jail::expect_with(|jail| {
+                jail.set_env(name, value);
+                let error = Settings::load(None, none()).unwrap_err().to_string();
+                for word in words {
+                    assert!(error.contains(word), "{error:?} lacks {word:?}");
+                }
+                Ok(())
+            });
+        };
+        check("MUSTERBEAT_CAPACITI", "7", &["capaciti", "unknown", "environment"]);
+        check("MUSTERBEAT_CAPACITY", "0", &["CAPACITY", "nonzero", "environment"]);
+        check("MUSTERBEAT_DRAIN_TIMEOUT", "soon", &["DRAIN_TIMEOUT", "environment"]);
+        check("MUSTERBEAT_RUNNER", "gpt", &["gpt", "echo", "environment"]);
+        check("MUSTERBEAT_POSTGRES", "somewhere", &["somewhere", "wheel"]);
+    }
+
+    #[test]
+    fn dev_is_for_loopback() {
+        let settings = Settings { dev: true, ..Settings::default() };
+        assert!(settings.clone().checked().is_ok());
+        let open = Settings { listen: SocketAddr::from(([0, 0, 0, 0], 80)), ..settings };
+        assert!(open.checked().unwrap_err().to_string().contains("listen"));
+    }
+}

@@ -1,0 +1,86 @@
+//! Chats from question to stored answer.
+
+use serde_json::json;
+
+use crate::client::Running;
+
+#[tokio::test]
+async fn question_is_answered_and_stored() {
+    let running = Running::start().await;
+    let client = &running.client;
+    let chat = client.create_chat("who keeps the roll?").await;
+    let rested = client.chat_in(&chat, "waiting").await;
+    assert_eq!(rested["title"], "who keeps the roll?");
+    assert_eq!(rested["error"], json!(null));
+    assert_eq!(
+        client.history(&chat).await,
+        ["user: who keeps the roll?", "assistant: who keeps the roll?"]
+    );
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn turns_sent_to_a_busy_chat_wait_and_are_answered_in_order() {
+    let running = Running::start_with(|settings| {
+        settings.echo_pace = std::time::Duration::from_millis(100);
+    })
+    .await;
+    let client = &running.client;
+    let chat = client.create_chat("one two three").await;
+    client.chat_in(&chat, "running").await;
+    assert_eq!(client.send(&chat, "second").await["queued"], true);
+    assert_eq!(client.send(&chat, "third").await["queued"], true);
+    client.chat_in(&chat, "waiting").await;
+    assert_eq!(
+        client.history(&chat).await,
+        [
+            "user: one two three",
+            "assistant: one two three",
+            "user: second",
+            "assistant: second",
+            "user: third",
+            "assistant: third",
+        ]
+    );
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn list_is_paged_newest_first() {
+    let running = Running::start().await;
+    let client = &running.client;
+    let mut created = Vec::new();
+    for number in 0..5 {
+        created.push(client.create_chat(&number.to_string()).await);
+    }
+    for chat in &created {
+        client.chat_in(chat, "waiting").await;
+    }
+    let mut listed = Vec::new();
+    let mut path = "/api/v1/chats?limit=2".to_owned();
+    loop {
+        let page = client.get_json(&path).await;
+        for chat in page["chats"].as_array().unwrap() {
+            listed.push(chat["id"].as_str().unwrap().to_owned());
+        }
+        let Some(next) = page["next"].as_str() else { break };
+        path = format!("/api/v1/chats?limit=2&after={next}");
+    }
+    listed.sort();
+    created.sort();
+    assert_eq!(listed, created);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn content_may_come_in_parts() {
+    let running = Running::start().await;
+    let client = &running.client;
+    let parts = json!([{ "type": "text", "text": "a" }, { "type": "text", "text": "b" }]);
+    let body = json!({ "content": parts, "title": "parts", "model": "any" });
+    let created: serde_json::Value =
+        client.post("/api/v1/chats", &body).await.json().await.unwrap();
+    let chat = client.chat_in(created["id"].as_str().unwrap(), "waiting").await;
+    assert_eq!((&chat["title"], &chat["model"]), (&json!("parts"), &json!("any")));
+    running.stop().await;
+}

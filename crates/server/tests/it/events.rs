@@ -1,0 +1,126 @@
+//! The stream of a chat: what comes, in which order, and after a break.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::client::{Events, Running, said};
+
+/// The first `curl` of the README: one request creates a chat and streams its answer.
+#[tokio::test]
+async fn creation_that_accepts_events_streams_the_answer() {
+    let running = Running::start().await;
+    let request = running.client.request(Method::POST, "/api/v1/chats");
+    let request = request.header("accept", "text/event-stream");
+    let response = request.json(&json!({ "content": "to be or not" })).send().await.unwrap();
+    assert_eq!(response.status(), 201);
+    assert!(response.headers()["location"].to_str().unwrap().starts_with("/api/v1/chats/"));
+
+    let events = Events::of(response).rest().await;
+    assert_eq!(events[0].0, "snapshot");
+    let parts: String = named(&events, "part").map(|part| text(&part["part"])).collect();
+    let messages: Vec<String> = named(&events, "message").map(said).collect();
+    assert_eq!(messages, ["assistant: to be or not"]);
+    assert!("to be or not".ends_with(&parts), "{parts:?}");
+    assert_eq!(named(&events, "status").last().unwrap()["status"], "waiting");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn follower_sees_every_part_in_order_and_then_the_message() {
+    let running = slow().await;
+    let client = &running.client;
+    let chat = client.create_chat("warm up").await;
+    client.chat_in(&chat, "waiting").await;
+    let mut events = client.follow(&chat, false, None).await;
+    events.next_named("snapshot").await;
+    client.send(&chat, "a b c d").await;
+
+    let mut parts = String::new();
+    let mut seqs = Vec::new();
+    let message = loop {
+        let event = events.next().await.unwrap();
+        let data: Value = serde_json::from_str(&event.data).unwrap();
+        match event.event.as_str() {
+            "part" => {
+                parts += &text(&data["part"]);
+                seqs.push(data["seq"].as_u64().unwrap());
+            }
+            "message" if data["role"] == "assistant" => break data,
+            _ => {}
+        }
+    };
+    assert_eq!((parts.as_str(), said(&message).as_str()), ("a b c d", "assistant: a b c d"));
+    assert_eq!(seqs, [1, 2, 3, 4]);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn late_follower_gets_the_parts_so_far() {
+    let running = slow().await;
+    let client = &running.client;
+    let chat = client.create_chat("a b c d e f").await;
+    let mut first = client.follow(&chat, false, None).await;
+    first.next_named("part").await;
+    first.next_named("part").await;
+
+    let mut late = client.follow(&chat, false, None).await;
+    assert_eq!(late.next_named("part").await.1["seq"], 1);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn stream_goes_on_after_the_last_event_seen() {
+    let running = Running::start().await;
+    let client = &running.client;
+    let chat = client.create_chat("first").await;
+    client.chat_in(&chat, "waiting").await;
+    let (seen, snapshot) = client.follow(&chat, true, None).await.next_named("snapshot").await;
+    assert_eq!(snapshot["messages"].as_array().unwrap().len(), 2);
+    client.send(&chat, "second").await;
+    client.chat_in(&chat, "waiting").await;
+
+    let resumed = client.follow(&chat, true, Some(&seen)).await.rest().await;
+    assert_eq!(named(&resumed, "snapshot").count(), 0);
+    let messages: Vec<String> = named(&resumed, "message").map(said).collect();
+    assert_eq!(messages, ["user: second", "assistant: second"]);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn follower_ahead_of_the_store_is_given_the_history_again() {
+    let running = Running::start().await;
+    let client = &running.client;
+    let chat = client.create_chat("first").await;
+    client.chat_in(&chat, "waiting").await;
+    let events = client.follow(&chat, true, Some("999")).await.rest().await;
+    let names: Vec<&str> = events.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["history_reset", "snapshot"]);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn queue_is_told_as_it_grows_and_shrinks() {
+    let running = slow().await;
+    let client = &running.client;
+    let chat = client.create_chat("a b c d e f g h").await;
+    let mut events = client.follow(&chat, false, None).await;
+    events.next_named("part").await;
+    client.send(&chat, "next").await;
+    assert_eq!(events.next_named("queue").await.1["queue"].as_array().unwrap().len(), 1);
+    assert_eq!(events.next_named("queue").await.1["queue"].as_array().unwrap().len(), 0);
+    running.stop().await;
+}
+
+async fn slow() -> Running {
+    Running::start_with(|settings| settings.echo_pace = Duration::from_millis(50)).await
+}
+
+fn named<'a>(events: &'a [(String, Value)], name: &'a str) -> impl Iterator<Item = &'a Value> {
+    events.iter().filter(move |event| event.0 == name).map(|event| &event.1)
+}
+
+fn text(part: &Value) -> String {
+    part["text"].as_str().unwrap().to_owned()
+}

@@ -1,0 +1,11 @@
+//! The server over HTTP, each test with a server and a database of its own.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
+mod access;
+mod chats;
+mod client;
+mod events;
+mod operations;
+mod process;
+mod refusals;
