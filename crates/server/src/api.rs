@@ -14,13 +14,6 @@ use axum::http::{Method, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::IntoResponse;
 use axum::{Json, Router};
-use metrics_exporter_prometheus::PrometheusHandle;
-use musterbeat_core::port::{ChatStore, Watch};
-use musterbeat_db::PgStore;
-use musterbeat_engine::chat::Chats;
-use musterbeat_engine::parts::PartStreams;
-use musterbeat_engine::shutdown::Shutdown;
-use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
@@ -28,24 +21,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
+use crate::app::App;
 use crate::http::limits::{self, Rate};
 use crate::http::observe;
 use crate::http::problem::{Kind, Problem};
-
-/// What the routes work with. Clones share it.
-#[derive(Clone)]
-pub(crate) struct App {
-    pub(crate) chats: Chats,
-    pub(crate) chat_store: Arc<dyn ChatStore>,
-    pub(crate) store: PgStore,
-    pub(crate) watch: Arc<dyn Watch>,
-    pub(crate) parts: PartStreams,
-    pub(crate) shutdown: Shutdown,
-    /// Ends every event stream.
-    pub(crate) streams_end: CancellationToken,
-    pub(crate) metrics: PrometheusHandle,
-    pub(crate) dev: bool,
-}
 
 #[derive(OpenApi)]
 #[openapi(

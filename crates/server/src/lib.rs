@@ -4,16 +4,15 @@
 //! crates below and wires them as [`serve`] does; the binary `musterbeat` is [`cli::main`].
 
 pub mod cli;
-pub mod settings;
-
+pub mod metrics;
 pub mod serve;
+pub mod settings;
 
 mod announce;
 mod api;
+mod app;
 mod database;
 mod http;
 mod identity;
-
-pub mod metrics;
 
 pub use api::openapi_json;

@@ -12,9 +12,9 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::App;
 use super::events::{self, EventStream, Until};
 use super::wire::{Chat, ChatPage, CreateChat};
+use crate::app::App;
 use crate::http::extract::{Body, ChatUser, PathOf, QueryOf};
 use crate::http::problem::{AnyProblem, BodyProblem, ObjectProblem, Problem};
 

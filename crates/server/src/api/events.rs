@@ -18,7 +18,7 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 use uuid::Uuid;
 
-use super::App;
+use crate::app::App;
 use crate::http::extract::{ChatUser, PathOf, QueryOf};
 use crate::http::problem::{AnyProblem, ObjectProblem, Problem};
 use crate::identity::Caller;

@@ -6,7 +6,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use super::App;
+use crate::app::App;
 use crate::http::problem::{Kind, Problem};
 
 pub(super) fn routes() -> Router<App> {

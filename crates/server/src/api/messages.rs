@@ -11,8 +11,8 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::App;
 use super::wire::{Message, MessagePage, SendMessage, Sent};
+use crate::app::App;
 use crate::http::extract::{Body, ChatUser, PathOf, QueryOf};
 use crate::http::problem::{AnyProblem, BodyProblem, ObjectProblem, Problem, StateProblem};
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::App;
+use crate::app::App;
 use crate::http::extract::{Admin, Body, PathOf};
 use crate::http::problem::{AnyProblem, BodyProblem, ObjectProblem, Problem};
 use crate::identity;

@@ -12,7 +12,7 @@ use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 
 use super::problem::{Kind, Problem};
-use crate::api::App;
+use crate::app::App;
 use crate::identity::{self, Caller, DEV_OWNER};
 
 /// A JSON body.

@@ -11,8 +11,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::Until;
-use crate::api::App;
 use crate::api::wire::{Chat, Message, Queued, Status};
+use crate::app::App;
 use crate::http::problem::{Kind, Problem};
 
 /// One follower.

@@ -1,0 +1,26 @@
+//! What the routes work with.
+
+use std::sync::Arc;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use musterbeat_core::port::{ChatStore, Watch};
+use musterbeat_db::PgStore;
+use musterbeat_engine::chat::Chats;
+use musterbeat_engine::parts::PartStreams;
+use musterbeat_engine::shutdown::Shutdown;
+use tokio_util::sync::CancellationToken;
+
+/// The parts of a server that requests need. Clones share them.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub(crate) chats: Chats,
+    pub(crate) chat_store: Arc<dyn ChatStore>,
+    pub(crate) store: PgStore,
+    pub(crate) watch: Arc<dyn Watch>,
+    pub(crate) parts: PartStreams,
+    pub(crate) shutdown: Shutdown,
+    /// Ends every event stream.
+    pub(crate) streams_end: CancellationToken,
+    pub(crate) metrics: PrometheusHandle,
+    pub(crate) dev: bool,
+}
