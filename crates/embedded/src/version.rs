@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// The oldest PostgreSQL that is supported.
+pub(crate) const OLDEST_MAJOR: u32 = 15;
+
 /// A version of PostgreSQL, such as 15.18.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::meter::Meter;
+use super::meter::{Counts, Meter};
 
 /// One way of doing the work.
 #[async_trait]
@@ -29,10 +29,6 @@ pub(super) trait Arm: Send {
     /// Returns a digest of the work done, the same for every arm; not measured.
     async fn digest(&mut self) -> Result<String>;
 }
-
-/// Named counts of one round, in the order in which they are shown.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts(pub(super) Vec<(&'static str, u64)>);
 
 /// What the work is done on.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
-use super::arm::{Arm, Contest, Counts, Subject};
-use super::meter::{self, Meter};
+use super::arm::{Arm, Contest, Subject};
+use super::meter::{self, Counts, Meter};
 
 pub(super) const QUESTION: &str = "What does storing many messages in one statement save?";
 

@@ -4,7 +4,9 @@ use anyhow::{Context, Result};
 use musterbeat_testkit::TestDatabase;
 use sqlx::{PgConnection, Row};
 
-use super::arm::Counts;
+/// Named counts of one round, in the order in which they are shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts(pub(super) Vec<(&'static str, u64)>);
 
 /// Reads the server's counters on a connection of its own.
 pub(super) struct Meter {

@@ -148,7 +148,7 @@ fn summary(Summary { median, low, high }: Summary) -> Value {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::arm::Counts;
+    use super::super::meter::Counts;
     use super::*;
 
     #[test]

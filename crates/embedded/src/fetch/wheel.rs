@@ -76,7 +76,7 @@ fn run_first(
         match command::run(command, limit) {
             Ok(_) => return Ok(()),
             Err(error) if is_absent(&error) => missing.push(words.join(" ")),
-            Err(error) => return Err(crate::find::in_full(&error)),
+            Err(error) => return Err(crate::probe::in_full(&error)),
         }
     }
     Err(format!("there is none of {}", missing.join(", ")))
