@@ -7,6 +7,7 @@ create table chat_messages (
     version bigint not null,
     role message_role not null,
     content jsonb not null,
+    content_bytes bigint not null generated always as (octet_length(content::text)) stored,
     visibility message_visibility not null default 'both',
     compressed boolean not null default false,
     deleted boolean not null default false,
@@ -32,5 +33,6 @@ create index chat_messages_summary on chat_messages (chat_id, id desc)
 comment on table chat_messages is 'What was said; ids ascend in the order of a chat''s history.';
 comment on column chat_messages.version is 'The chat''s version when this row last changed.';
 comment on column chat_messages.content is 'An array of parts, such as {"type": "text", "text": "…"}.';
+comment on column chat_messages.content_bytes is 'Lets a page be bounded in bytes without reading what it leaves out.';
 comment on column chat_messages.compressed is 'Stands for older messages, as a summary does.';
 comment on column chat_messages.deleted is 'Taken out of the history; kept so that readers learn of it.';

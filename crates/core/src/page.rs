@@ -16,8 +16,11 @@ pub const LIMIT_DEFAULT: u32 = 50;
 /// Chats of one page, at most.
 pub const LIMIT_MAX: u32 = 200;
 
-/// Messages of one page of changes; more only when one transaction wrote more.
+/// Messages of one page of changes; more only to keep one version whole.
 pub const MESSAGES_MAX: u32 = 500;
+
+/// Bytes of content after which a page of changes ends: room for two of the largest contents.
+pub const PAGE_BYTES_MAX: u32 = 1024 * 1024;
 
 /// How many rows a page holds, from 1 to [`LIMIT_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,13 +77,24 @@ impl FromStr for Cursor {
     }
 }
 
-/// Returns the version up to which a reader has everything after a page of `messages`.
+/// Messages that changed after a version, oldest change first.
 ///
-/// A page is sorted by version and never tears one apart, so the reader resumes after its last.
-pub fn version_reached(messages: &[Message], current: Version) -> Version {
-    match messages.last() {
-        Some(last) if messages.len() >= MESSAGES_MAX as usize => last.version,
-        _ => current,
+/// A page never tears a version apart, so a reader resumes after its last.
+#[derive(Clone, Debug)]
+pub struct MessagePage {
+    /// The messages.
+    pub messages: Vec<Message>,
+    /// Whether a bound was reached, so that there may be more.
+    pub full: bool,
+}
+
+impl MessagePage {
+    /// Returns the version up to which the reader has everything; the chat is at `current`.
+    pub fn reached(&self, current: Version) -> Version {
+        match self.messages.last() {
+            Some(last) if self.full => last.version,
+            _ => current,
+        }
     }
 }
 

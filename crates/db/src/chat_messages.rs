@@ -2,7 +2,7 @@
 
 use musterbeat_core::id::{ChatId, MessageId, OwnerId, Version};
 use musterbeat_core::message::{Content, Message, Model, NewMessage};
-use musterbeat_core::page::MESSAGES_MAX;
+use musterbeat_core::page::{MESSAGES_MAX, MessagePage, PAGE_BYTES_MAX};
 use musterbeat_core::timestamp::Timestamp;
 use sqlx::PgConnection;
 use sqlx::types::Json;
@@ -87,39 +87,62 @@ pub async fn append(
 
 /// Returns messages for the user that changed after `since`, oldest change first.
 ///
-/// A page holds [`MESSAGES_MAX`] of them, and more only to keep one version whole.
-/// Without `since` those that were deleted are left out.
+/// A page ends after [`MESSAGES_MAX`] of them or [`PAGE_BYTES_MAX`] of content, and holds more only
+/// to keep one version whole. Without `since` those that were deleted are left out.
 pub async fn changed(
     conn: &mut PgConnection,
     chat: ChatId,
     since: Option<Version>,
-) -> sqlx::Result<Vec<Message>> {
-    let rows = sqlx::query_as!(
-        MessageRow,
+) -> sqlx::Result<MessagePage> {
+    let rows = sqlx::query!(
         r#"
-            select id, chat_id, version, role as "role: RoleColumn",
+            select id, version, role as "role: RoleColumn",
                    content as "content: Json<Content>",
                    visibility as "visibility: VisibilityColumn",
-                   deleted, model, created_by, created_at
+                   deleted, model, created_by, created_at, bytes as "bytes!"
             from (
-                select *
-                from chat_messages
-                where chat_id = $1
-                  and version > coalesce($2::bigint, 0)
-                  and visibility in ('user', 'both')
-                  and ($2 is not null or not deleted)
-                order by version
-                fetch first $3 rows with ties
+                select *,
+                       sum(content_bytes) over (order by version)::bigint as bytes,
+                       sum(content_bytes) over (
+                           order by version
+                           range between unbounded preceding and current row exclude group
+                       ) as bytes_before
+                from (
+                    select *
+                    from chat_messages
+                    where chat_id = $1
+                      and version > coalesce($2::bigint, 0)
+                      and visibility in ('user', 'both')
+                      and ($2 is not null or not deleted)
+                    order by version
+                    fetch first $3 rows with ties
+                ) as first
             ) as page
+            where coalesce(bytes_before, 0) < $4::bigint
             order by version, id
         "#,
         chat.uuid(),
         since.map(|since| since.0),
         i64::from(MESSAGES_MAX),
+        i64::from(PAGE_BYTES_MAX),
     )
     .fetch_all(conn)
     .await?;
-    Ok(rows.into_iter().map(Message::from).collect())
+    let bytes = rows.last().map_or(0, |last| last.bytes);
+    let full = rows.len() >= MESSAGES_MAX as usize || bytes >= i64::from(PAGE_BYTES_MAX);
+    let messages = rows.into_iter().map(|row| Message {
+        id: MessageId(row.id),
+        chat_id: chat,
+        version: Version(row.version),
+        role: row.role.into(),
+        content: row.content.0,
+        visibility: row.visibility.into(),
+        deleted: row.deleted,
+        model: row.model.and_then(stored_model),
+        created_by: row.created_by.map(OwnerId::new),
+        created_at: Timestamp::new(row.created_at),
+    });
+    Ok(MessagePage { messages: messages.collect(), full })
 }
 
 /// Returns the history as a model should see it, oldest first.

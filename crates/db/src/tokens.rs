@@ -38,6 +38,8 @@ pub struct NewToken<'a> {
 /// Who bears a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bearer {
+    /// Which token they bear.
+    pub token: TokenId,
     /// What they may do.
     pub kind: TokenKind,
     /// For whom they act.
@@ -63,7 +65,7 @@ pub async fn insert(conn: &mut PgConnection, token: &NewToken<'_>) -> sqlx::Resu
 pub async fn find(conn: &mut PgConnection, hash: &TokenHash) -> sqlx::Result<Option<Bearer>> {
     let row = sqlx::query!(
         r#"
-            select kind as "kind: TokenKind", owner_id
+            select id, kind as "kind: TokenKind", owner_id
             from tokens
             where hash = $1 and revoked_at is null
         "#,
@@ -71,7 +73,25 @@ pub async fn find(conn: &mut PgConnection, hash: &TokenHash) -> sqlx::Result<Opt
     )
     .fetch_optional(conn)
     .await?;
-    Ok(row.map(|row| Bearer { kind: row.kind, owner: OwnerId::new(row.owner_id) }))
+    Ok(row.map(|row| Bearer {
+        token: TokenId::new(row.id),
+        kind: row.kind,
+        owner: OwnerId::new(row.owner_id),
+    }))
+}
+
+/// Says whether a token is in force.
+pub async fn in_force(conn: &mut PgConnection, token: TokenId) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"
+            select exists (
+                select from tokens where id = $1 and revoked_at is null
+            ) as "exists!"
+        "#,
+        token.uuid(),
+    )
+    .fetch_one(conn)
+    .await
 }
 
 /// Says whether an admin's token is in force.

@@ -83,11 +83,11 @@ pub(crate) fn router(app: App, rate: Arc<Rate>) -> Router {
         .merge(SwaggerUi::new("/docs").url("/docs/openapi.json", openapi))
         .route("/openapi.json", axum::routing::get(async || Json(described)))
         .layer(DefaultBodyLimit::max(limits::BODY_BYTES_MAX))
-        .layer(from_fn(limits::in_time))
         .layer(from_fn_with_state(rate, limits::within_rate));
-    // Probes and scrapes must get through when callers do not.
+    // Probes and scrapes must get through when callers do not; their answers are shared.
     let mut router = limited
         .merge(health::routes())
+        .layer(from_fn(limits::in_time))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(CatchPanicLayer::custom(|_| {

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use musterbeat_core::port::{ChatStore, Watch};
+use musterbeat_core::port::{ChatStore, Publish, Watch};
 use musterbeat_db::PgStore;
 use musterbeat_engine::chat::Chats;
 use musterbeat_engine::parts::PartStreams;
 use musterbeat_engine::shutdown::Shutdown;
 use tokio_util::sync::CancellationToken;
+
+use crate::readiness::Readiness;
 
 /// The parts of a server that requests need. Clones share them.
 #[derive(Clone)]
@@ -16,8 +18,10 @@ pub(crate) struct App {
     pub(crate) chats: Chats,
     pub(crate) chat_store: Arc<dyn ChatStore>,
     pub(crate) store: PgStore,
+    pub(crate) publish: Arc<dyn Publish>,
     pub(crate) watch: Arc<dyn Watch>,
     pub(crate) parts: PartStreams,
+    pub(crate) readiness: Readiness,
     pub(crate) shutdown: Shutdown,
     /// Ends every event stream.
     pub(crate) streams_end: CancellationToken,

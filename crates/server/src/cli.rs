@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::database::Database;
 use crate::identity;
-use crate::serve::Server;
+use crate::serve::{CLOSE_TIMEOUT, Server};
 use crate::settings::Settings;
 
 /// Keeps fleets of long-running work alive, observed and supplied on one PostgreSQL.
@@ -112,12 +112,17 @@ enum TokenKindArg {
 /// Runs the command line; errors go to standard error, with their causes.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    init_log();
+    if let Err(error) = init_log() {
+        return failed(&error);
+    }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&anyhow::Error::new(error)),
     };
-    match runtime.block_on(run(cli)) {
+    let done = runtime.block_on(run(cli));
+    // A start that was broken off may still wait for a download: the process ends without it.
+    runtime.shutdown_background();
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }
@@ -129,14 +134,16 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 }
 
 /// Logs to standard error; `MUSTERBEAT_LOG` filters, as `info` or `musterbeat_engine=debug`.
-fn init_log() {
-    let filter =
-        EnvFilter::try_from_env("MUSTERBEAT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+fn init_log() -> anyhow::Result<()> {
+    let wish = std::env::var("MUSTERBEAT_LOG").unwrap_or_else(|_| "info".to_owned());
+    let filter = EnvFilter::try_new(&wish)
+        .with_context(|| format!("MUSTERBEAT_LOG is {wish:?}, which is no filter of the log"))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
+    Ok(())
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
@@ -151,7 +158,10 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
 async fn serve(settings: Settings) -> anyhow::Result<()> {
     let shutdown = Shutdown::default();
     let signals = tokio::spawn(listen_for_signals(shutdown.clone())?);
-    let server = Server::start(settings, shutdown).await?;
+    let server = tokio::select! {
+        server = Server::start(settings, shutdown.clone()) => server?,
+        () = shutdown.requested() => anyhow::bail!("stopped before it was up"),
+    };
     println!("{}", server.announcement());
     let ended = server.ended().await;
     signals.abort();
@@ -180,7 +190,7 @@ fn listen_for_signals(shutdown: Shutdown) -> anyhow::Result<impl Future<Output =
 
 /// Opening a database migrates it.
 async fn migrate(settings: &Settings) -> anyhow::Result<()> {
-    Database::visit(settings).await?.close().await?;
+    Database::visit(settings).await?.close(CLOSE_TIMEOUT).await?;
     println!("the schema is up to date");
     Ok(())
 }
@@ -193,7 +203,7 @@ async fn token(settings: &Settings, args: TokenArgs) -> anyhow::Result<()> {
     };
     let owner = args.owner.map(OwnerId::new);
     let minted = identity::mint(&database.store, kind, owner, &args.name).await;
-    database.close().await?;
+    database.close(CLOSE_TIMEOUT).await?;
     let minted = minted?;
     println!("{}", minted.text.expose_secret());
     eprintln!("id {}, acts for {}; shown once, keep it", minted.id, minted.owner);

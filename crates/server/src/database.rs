@@ -69,8 +69,10 @@ impl Database {
     }
 
     /// Closes the pool, then stops the own PostgreSQL.
-    pub(crate) async fn close(self) -> anyhow::Result<()> {
-        self.pool.close().await;
+    ///
+    /// Connections that a silent database holds are dropped after `patience`.
+    pub(crate) async fn close(self, patience: Duration) -> anyhow::Result<()> {
+        let _ = tokio::time::timeout(patience, self.pool.close()).await;
         if let Some(own) = self.own {
             tokio::task::spawn_blocking(|| own.stop())
                 .await?

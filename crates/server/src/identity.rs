@@ -22,6 +22,8 @@ pub(crate) const DEV_OWNER: OwnerId = OwnerId::new(Uuid::from_u128(0xdeb));
 /// Who sends a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
+    /// What they showed; none is asked for in `dev`.
+    pub(crate) token: Option<TokenId>,
     pub(crate) kind: TokenKind,
     pub(crate) owner: OwnerId,
 }
@@ -63,7 +65,11 @@ pub(crate) async fn bearer(
     token: &SecretString,
 ) -> Result<Option<Caller>, StoreError> {
     let found = store.find_token(&hash(token.expose_secret())).await?;
-    Ok(found.map(|bearer| Caller { kind: bearer.kind, owner: bearer.owner }))
+    Ok(found.map(|bearer| Caller {
+        token: Some(bearer.token),
+        kind: bearer.kind,
+        owner: bearer.owner,
+    }))
 }
 
 fn random_text() -> String {

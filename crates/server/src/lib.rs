@@ -14,5 +14,6 @@ mod app;
 mod database;
 mod http;
 mod identity;
+mod readiness;
 
 pub use api::openapi_json;

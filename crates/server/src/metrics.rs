@@ -29,8 +29,17 @@ pub(crate) const HTTP_CONNECTIONS: Metric = Metric {
     help: "Connections that are open.",
 };
 
+pub(crate) const HTTP_CONNECTIONS_REFUSED: Metric = Metric {
+    name: "musterbeat_http_connections_refused_total",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+    labels: &[],
+    help: "Connections closed because their address had enough.",
+};
+
 /// Every metric of this crate.
-pub const METRICS: &[Metric] = &[HTTP_REQUESTS, HTTP_SECONDS, HTTP_CONNECTIONS];
+pub const METRICS: &[Metric] =
+    &[HTTP_REQUESTS, HTTP_SECONDS, HTTP_CONNECTIONS, HTTP_CONNECTIONS_REFUSED];
 
 /// Buckets of times: from a fast statement to a long wait.
 const SECONDS: [f64; 14] =

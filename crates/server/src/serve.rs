@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use musterbeat_core::id::WorkerId;
 use musterbeat_core::port::{ChatRunner, ChatStore, Lease, Publish, Watch};
 use musterbeat_db::tokens::TokenKind;
@@ -25,15 +25,18 @@ use crate::app::App;
 use crate::database::Database;
 use crate::http::connections::{self, ConnectionLimits};
 use crate::http::limits::{Rate, TIME_MAX};
+use crate::readiness::Readiness;
 use crate::settings::{RunnerChoice, Settings};
 use crate::{announce, identity, metrics};
 
-/// How long requests may go on once everything else has ended.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long requests and the pool may take to end once everything else has.
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A follower's connection costs some tens of kilobytes: this many fit into a small machine.
-const CONNECTIONS: ConnectionLimits =
-    ConnectionLimits { connections_max: 10_000, head_time_max: TIME_MAX };
+/// Time in which a follower takes something of what it is sent; there is a `ping` each 15 s.
+const WRITE_TIME_MAX: Duration = Duration::from_mins(1);
+
+/// How long the worker may take for its last writes, once it waits for its runs no longer.
+const WORKER_END_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How often what is idle is forgotten, and histograms are tidied.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(10);
@@ -44,7 +47,10 @@ pub struct Server {
     announcement: String,
     admin_token: Option<SecretString>,
     shutdown: Shutdown,
+    drain_timeout: Duration,
     database: Database,
+    /// Cancelled when a task has ended without which the server is none.
+    crippled: CancellationToken,
     worker: JoinHandle<()>,
     http: JoinHandle<()>,
     upkeep: JoinHandle<()>,
@@ -76,7 +82,7 @@ impl Server {
         let ports = Ports {
             leases: Arc::new(database.store.clone()),
             runs: Arc::new(database.store.clone()),
-            publish,
+            publish: Arc::clone(&publish),
             watch: Arc::clone(&watch),
         };
         let worker = worker(&settings, ports, &chats, parts.clone(), shutdown.clone());
@@ -85,6 +91,8 @@ impl Server {
             chats,
             chat_store,
             store: database.store.clone(),
+            readiness: Readiness::of(database.store.clone()),
+            publish,
             watch,
             parts,
             shutdown: shutdown.clone(),
@@ -95,21 +103,27 @@ impl Server {
         let rate = Arc::new(Rate::new(settings.rate_per_second, settings.rate_burst));
         let http_end = CancellationToken::new();
         let upkeep = tokio::spawn(upkeep(Arc::clone(&rate), metrics, http_end.clone()));
-        let http =
-            connections::serve(listener, api::router(app, rate), CONNECTIONS, http_end.clone());
-        let http = tokio::spawn(http);
+        let http = connections::serve(
+            listener,
+            api::router(app, rate),
+            limits(&settings),
+            http_end.clone(),
+        );
         let url = format!("http://{address}");
         let described = database.describe(&settings);
         let announcement =
             announce::text(&url, described.as_deref(), &settings, admin_token.as_ref());
+        let crippled = CancellationToken::new();
         Ok(Self {
             address,
             announcement,
             admin_token,
             shutdown,
+            drain_timeout: settings.drain_timeout,
             database,
-            worker: tokio::spawn(worker.run()),
-            http,
+            worker: essential(worker.run(), &crippled),
+            http: essential(http, &crippled),
+            crippled,
             upkeep,
             streams_end,
             http_end,
@@ -134,36 +148,75 @@ impl Server {
     /// Waits until the end was asked for and everything has ended, in this order:
     /// the worker drains, open streams end, requests finish, the database closes.
     ///
-    /// It also ends when its own PostgreSQL has: whoever supervises it starts both again.
+    /// It also ends when its own PostgreSQL has, or its worker: whoever supervises it starts all
+    /// again. Each step has its time, so that a database that is silent does not hold it up.
     ///
     /// # Errors
     /// Says what did not end well; the rest was ended all the same.
     pub async fn ended(mut self) -> anyhow::Result<()> {
-        let lost = tokio::select! {
+        let whole = tokio::select! {
             () = self.shutdown.requested() => Ok(()),
             () = self.database.lost() => {
-                self.shutdown.request();
-                self.shutdown.request();
-                Err(anyhow::anyhow!("the own PostgreSQL ended by itself; `postgres.log` in the data folder says why"))
+                Err(anyhow!("the own PostgreSQL ended by itself; `postgres.log` in the data folder says why"))
             }
+            () = self.crippled.cancelled() => Err(anyhow!("a part of the server ended by itself")),
+        };
+        if whole.is_err() {
+            self.shutdown.request();
+            self.shutdown.request();
+        }
+        let patience = async {
+            tokio::select! {
+                () = self.shutdown.urged() => {}
+                () = tokio::time::sleep(self.drain_timeout) => {}
+            }
+            tokio::time::sleep(WORKER_END_TIMEOUT).await;
         };
         // Followers see the end of the turns that the worker still finishes.
-        let worked = finished(self.worker.await);
+        let worked = joined(self.worker, patience).await.context("the worker did not end well");
         self.streams_end.cancel();
         self.http_end.cancel();
-        let served = match tokio::time::timeout(CLOSE_TIMEOUT, self.http).await {
-            Ok(joined) => finished(joined),
-            // Connections that do not end in time are dropped with their runtime.
-            Err(_) => Ok(()),
-        };
-        let kept = finished(self.upkeep.await);
-        let closed = self.database.close().await;
-        lost.and(closed).and(worked).and(served).and(kept)
+        // Connections that do not end in time are dropped with their runtime.
+        let served = joined(self.http, tokio::time::sleep(CLOSE_TIMEOUT)).await;
+        let served = served.or_else(|failed| if failed.is_panic() { Err(failed) } else { Ok(()) });
+        let kept = self.upkeep.await;
+        let closed = self.database.close(CLOSE_TIMEOUT).await;
+        whole.and(worked).and(closed).and(served.and(kept).context("a task panicked"))
     }
 }
 
-fn finished<T>(joined: Result<T, JoinError>) -> anyhow::Result<T> {
-    joined.context("a task of the server panicked")
+/// Starts a task; `crippled` is cancelled when it ends, even by a panic.
+fn essential(
+    task: impl Future<Output = ()> + Send + 'static,
+    crippled: &CancellationToken,
+) -> JoinHandle<()> {
+    let ended = crippled.clone().drop_guard();
+    tokio::spawn(async move {
+        let _ended = ended;
+        task.await;
+    })
+}
+
+/// Waits for a task until `patience` has ended, which aborts it.
+async fn joined(
+    mut task: JoinHandle<()>,
+    patience: impl Future<Output = ()>,
+) -> Result<(), JoinError> {
+    tokio::select! {
+        joined = &mut task => return joined,
+        () = patience => task.abort(),
+    }
+    task.await
+}
+
+fn limits(settings: &Settings) -> ConnectionLimits {
+    let limits = ConnectionLimits {
+        connections: settings.connections_max.get() as usize,
+        per_address: settings.connections_per_address.get() as usize,
+        head_time: TIME_MAX,
+        write_time: WRITE_TIME_MAX,
+    };
+    limits.within_files()
 }
 
 async fn upkeep(
@@ -225,4 +278,25 @@ async fn first_admin(
 
 fn host_name() -> String {
     std::env::var("HOSTNAME").unwrap_or_else(|_| "musterbeat".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn essential_task_that_panics_cripples_the_server() {
+        let crippled = CancellationToken::new();
+        let task = essential(async { panic!("a fault of the test") }, &crippled);
+        crippled.cancelled().await;
+        assert!(joined(task, pending()).await.unwrap_err().is_panic());
+    }
+
+    #[tokio::test]
+    async fn task_that_never_ends_is_aborted_when_patience_does() {
+        let task = tokio::spawn(pending());
+        assert!(joined(task, async {}).await.unwrap_err().is_cancelled());
+    }
 }

@@ -21,8 +21,14 @@ pub const FILE: &str = "musterbeat.toml";
 /// Prefix of the environment variables; `MUSTERBEAT_LISTEN` sets `listen`.
 const PREFIX: &str = "MUSTERBEAT_";
 
-/// Variables with the prefix that are not settings: of the command line and of the tests.
-const NOT_SETTINGS: [&str; 3] = ["config", "test_provider", "log"];
+/// Variables with the prefix that are not settings: of the command line, and of a client's shell.
+const NOT_SETTINGS: [&str; 3] = ["config", "log", "token"];
+
+/// Begins the variables of the tests.
+const OF_TESTS: &str = "test_";
+
+/// A shorter pause between looks for work would only load the database.
+const POLL_INTERVAL_MIN: Duration = Duration::from_millis(10);
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Deserialize)]
@@ -61,6 +67,10 @@ pub struct Settings {
     pub pool_max: NonZeroU32,
     /// Turns that may wait in one chat's queue.
     pub queue_max: u32,
+    /// Connections of clients at once.
+    pub connections_max: NonZeroU32,
+    /// Connections of one address at once.
+    pub connections_per_address: NonZeroU32,
     /// Requests a second that one caller may send.
     pub rate_per_second: NonZeroU32,
     /// Requests that one caller may send at once.
@@ -107,6 +117,9 @@ impl Default for Settings {
             drain_timeout: worker::DRAIN_TIMEOUT,
             pool_max: number(10),
             queue_max: musterbeat_core::chat::QUEUE_MAX,
+            // A follower's connection costs some tens of kilobytes: these fit into a small machine.
+            connections_max: number(10_000),
+            connections_per_address: number(1_000),
             rate_per_second: number(200),
             rate_burst: number(400),
         }
@@ -120,12 +133,22 @@ impl Settings {
     /// Names the setting, what is wrong with it and where it was set. A file that was named
     /// by the user must be there.
     pub fn load(file: Option<&Path>, flags: impl Provider) -> anyhow::Result<Self> {
-        if let Some(file) = file {
-            anyhow::ensure!(file.is_file(), "the settings file {} is not there", file.display());
+        let mut figment = Figment::new();
+        let named = file.is_some();
+        let file = file.unwrap_or(Path::new(FILE));
+        anyhow::ensure!(
+            !named || file.is_file(),
+            "the settings file {} is not there",
+            file.display()
+        );
+        if file.is_file() {
+            // Exactly there: a file further up may be somebody else's.
+            figment = figment.merge(Toml::file_exact(file));
         }
-        let environment = Env::prefixed(PREFIX).ignore(&NOT_SETTINGS);
-        let settings: Self = Figment::new()
-            .merge(Toml::file(file.unwrap_or(Path::new(FILE))))
+        let environment = Env::prefixed(PREFIX)
+            .ignore(&NOT_SETTINGS)
+            .filter(|name| !name.as_str().to_ascii_lowercase().starts_with(OF_TESTS));
+        let settings: Self = figment
             .merge(environment)
             .merge(flags)
             .extract()
@@ -136,13 +159,18 @@ impl Settings {
     /// Checks what no setting shows by itself.
     ///
     /// # Errors
-    /// Refuses `dev` on an address that others reach.
+    /// Refuses `dev` on an address that others reach, and a `poll_interval` that is no pause.
     pub fn checked(self) -> anyhow::Result<Self> {
         anyhow::ensure!(
             !self.dev || self.listen.ip().is_loopback(),
             "`dev` serves without tokens and only on loopback, but `listen` is {}; \
              listen on 127.0.0.1 or leave `dev` out",
             self.listen
+        );
+        anyhow::ensure!(
+            self.poll_interval >= POLL_INTERVAL_MIN,
+            "`poll_interval` is {:?}, at least {POLL_INTERVAL_MIN:?} is allowed",
+            self.poll_interval
         );
         Ok(self)
     }
@@ -179,6 +207,7 @@ mod tests {
             jail.set_env("MUSTERBEAT_CAPACITY", "6");
             jail.set_env("MUSTERBEAT_ECHO_PACE", "750ms");
             jail.set_env("MUSTERBEAT_TEST_PROVIDER", "embedded");
+            jail.set_env("MUSTERBEAT_TOKEN", "mb_of_a_client");
             let settings = Settings::load(None, none()).unwrap();
             assert_eq!(settings.capacity.get(), 6);
             assert_eq!(settings.poll_interval, Duration::from_secs(3));
@@ -205,6 +234,26 @@ mod tests {
         check("MUSTERBEAT_DRAIN_TIMEOUT", "soon", &["DRAIN_TIMEOUT", "environment"]);
         check("MUSTERBEAT_RUNNER", "gpt", &["gpt", "echo", "environment"]);
         check("MUSTERBEAT_POSTGRES", "somewhere", &["somewhere", "wheel"]);
+    }
+
+    #[test]
+    #[expect(clippy::result_large_err, reason = "the shape of the jail's closure")]
+    fn only_the_file_of_the_working_folder_is_read() {
+        Jail::expect_with(|jail| {
+            jail.create_file(FILE, "capacity = 5\n")?;
+            let below = jail.create_dir("below")?;
+            jail.change_dir(below)?;
+            let settings = Settings::load(None, none()).unwrap();
+            assert_eq!(settings.capacity, Settings::default().capacity);
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn poll_interval_is_a_pause() {
+        let settings = Settings { poll_interval: Duration::ZERO, ..Settings::default() };
+        let error = settings.checked().unwrap_err().to_string();
+        assert_eq!(error, "`poll_interval` is 0ns, at least 10ms is allowed");
     }
 
     #[test]

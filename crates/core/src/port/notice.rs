@@ -11,17 +11,20 @@ pub enum Topic {
     Pending,
     /// A chat's messages, queue or status changed; the id is the chat's.
     Chat,
+    /// A token was revoked; the id is the token's.
+    Token,
 }
 
 impl Topic {
     /// Every topic.
-    pub const ALL: [Self; 2] = [Self::Pending, Self::Chat];
+    pub const ALL: [Self; 3] = [Self::Pending, Self::Chat, Self::Token];
 
     /// Returns the word that metrics use.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
             Self::Chat => "chat",
+            Self::Token => "token",
         }
     }
 }

@@ -4,7 +4,6 @@ use musterbeat_core::chat::{
 };
 use musterbeat_core::id::{ChatId, RunId, Step, Version};
 use musterbeat_core::message::{Message, Model, NewMessage};
-use musterbeat_core::page::version_reached;
 use musterbeat_core::port::{ApplyError, By, ChatFilter, ChatStore, Reach, StoreError};
 use musterbeat_core::run::{Admission, RunKind, RunStatus};
 use sqlx::PgConnection;
@@ -188,8 +187,8 @@ async fn read_changes(
     };
     let reset = since.is_some_and(|since| since > chat.version);
     let since = if reset { None } else { since };
-    let messages = chat_messages::changed(conn, id, since).await?;
+    let page = chat_messages::changed(conn, id, since).await?;
     let queue = chat_queued_messages::list(conn, id).await?;
-    let reached = version_reached(&messages, chat.version);
-    Ok(Some(Changes { chat, messages, queue, reset, reached }))
+    let reached = page.reached(chat.version);
+    Ok(Some(Changes { chat, messages: page.messages, queue, reset, reached }))
 }

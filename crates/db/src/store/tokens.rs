@@ -20,6 +20,13 @@ impl PgStore {
         tokens::find(&mut conn, hash).await.map_err(failed(FIND))
     }
 
+    /// Says whether a token is in force.
+    pub async fn token_in_force(&self, token: TokenId) -> Result<bool, StoreError> {
+        const FIND: &str = "look up a token";
+        let mut conn = self.acquire(FIND).await?;
+        tokens::in_force(&mut conn, token).await.map_err(failed(FIND))
+    }
+
     /// Says whether an admin's token is in force.
     pub async fn admin_token_exists(&self) -> Result<bool, StoreError> {
         const FIND: &str = "look for an admin's token";

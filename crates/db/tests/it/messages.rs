@@ -2,7 +2,7 @@
 
 use musterbeat_core::id::{ChatId, Version};
 use musterbeat_core::message::{Content, Message, NewMessage, Role, Visibility};
-use musterbeat_core::page::MESSAGES_MAX;
+use musterbeat_core::page::{MESSAGES_MAX, PAGE_BYTES_MAX};
 use musterbeat_core::port::{ChatStore, Reach};
 use musterbeat_db::chat_messages;
 
@@ -36,6 +36,32 @@ async fn page_of_changes_tears_no_version_apart() {
     let second = changes(&fixture, chat, Some(first.reached)).await;
     assert_eq!(texts(&second.messages), ["last"]);
     assert_eq!(second.reached, Version(4));
+}
+
+#[tokio::test]
+async fn page_of_changes_is_bounded_in_bytes() {
+    let fixture = Fixture::new().await;
+    let chat = fixture.chat(1, owner(1)).await;
+    let quarter = "x".repeat(PAGE_BYTES_MAX as usize / 4);
+    for version in 2..=9 {
+        append(&fixture, chat, version, &[quarter.clone()]).await;
+    }
+    append(&fixture, chat, 10, &vec![quarter; 6]).await;
+    set_version(&fixture, chat, 10).await;
+
+    let mut since = None;
+    let mut pages = Vec::new();
+    while since != Some(Version(10)) {
+        let page = changes(&fixture, chat, since).await;
+        pages.push((page.messages.len(), page.reached.0));
+        since = Some(page.reached);
+    }
+    // The first message counts as well, and so does the JSON around each.
+    assert_eq!(
+        pages,
+        [(5, 5), (4, 9), (6, 10)],
+        "the last version is larger than a page, and whole"
+    );
 }
 
 #[tokio::test]

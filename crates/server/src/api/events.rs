@@ -125,7 +125,7 @@ pub(super) async fn stream(
     since: Option<Version>,
     until: Until,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>> + use<>>, Problem> {
-    let feed = Feed::open(app, caller.reach(), chat, since, until).await?;
+    let feed = Feed::open(app, caller, chat, since, until).await?;
     let events = unfold(feed, |mut feed| async move {
         let event = feed.next().await?;
         Some((Ok(event), feed))

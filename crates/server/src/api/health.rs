@@ -26,7 +26,9 @@ async fn ready(State(app): State<App>) -> Result<&'static str, Problem> {
     if app.shutdown.is_requested() {
         return Err(Problem::new(Kind::Unavailable, "this replica is about to end; use another"));
     }
-    app.store.ping().await?;
+    if !app.readiness.database_answers().await {
+        return Err(Problem::new(Kind::Unavailable, "the database does not answer this replica"));
+    }
     Ok("ok\n")
 }
 

@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use musterbeat_core::id::{OwnerId, TokenId};
 use musterbeat_core::invalid::Invalid;
+use musterbeat_core::port::Topic;
 use musterbeat_db::tokens::TokenKind;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
@@ -91,7 +92,7 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(created)))
 }
 
-/// Revokes a token; its bearer is refused from then on.
+/// Revokes a token; its bearer is refused from then on, and its open streams end.
 #[utoipa::path(
     delete,
     path = "/tokens/{id}",
@@ -106,6 +107,7 @@ pub(super) async fn revoke(
     PathOf(id): PathOf<Uuid>,
 ) -> Result<StatusCode, Problem> {
     if app.store.revoke_token(TokenId::new(id)).await? {
+        app.publish.publish(Topic::Token, id);
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(Problem::not_found())

@@ -72,15 +72,16 @@ impl FromRequestParts<App> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         if app.dev {
-            return Ok(Self { kind: TokenKind::Admin, owner: DEV_OWNER });
+            return Ok(Self { token: None, kind: TokenKind::Admin, owner: DEV_OWNER });
         }
         let header = TypedHeader::<Authorization<Bearer>>::from_request_parts(parts, app).await;
         let Ok(TypedHeader(Authorization(bearer))) = header else {
-            return Err(unauthorized("send the header `Authorization: Bearer TOKEN`"));
+            let detail = "send the header `Authorization: Bearer TOKEN`";
+            return Err(Problem::new(Kind::Unauthorized, detail));
         };
         let token = SecretString::from(bearer.token());
         let caller = identity::bearer(&app.store, &token).await?;
-        caller.ok_or_else(|| unauthorized("the token is not known or was revoked"))
+        caller.ok_or_else(Problem::token_unknown)
     }
 }
 
@@ -116,8 +117,4 @@ impl FromRequestParts<App> for Admin {
             }
         }
     }
-}
-
-fn unauthorized(detail: &str) -> Problem {
-    Problem::new(Kind::Unauthorized, detail)
 }

@@ -101,6 +101,10 @@ impl Problem {
         }
     }
 
+    pub(crate) fn token_unknown() -> Self {
+        Self::new(Kind::Unauthorized, "the token is not known or was revoked")
+    }
+
     pub(crate) fn not_found() -> Self {
         Self::new(Kind::NotFound, "there is nothing here, or it is not yours")
     }

@@ -112,6 +112,28 @@ async fn revoked_token_is_refused() {
 }
 
 #[tokio::test]
+async fn stream_of_a_revoked_token_ends() {
+    let running = Running::start().await;
+    let admin = &running.client;
+    let body = json!({ "kind": "user", "name": "leaked" });
+    let made: Value = admin.post("/api/v1/tokens", &body).await.json().await.unwrap();
+    let user = admin.with_token(made["token"].as_str().unwrap());
+    let chat = user.create_chat("mine").await;
+    user.chat_in(&chat, "waiting").await;
+    let mut leaked = user.follow(&chat, false, None).await;
+    leaked.next_named("snapshot").await;
+    let mut other = admin.follow(&chat, false, None).await;
+    other.next_named("snapshot").await;
+
+    let path = format!("/api/v1/tokens/{}", made["id"].as_str().unwrap());
+    admin.request(Method::DELETE, &path).send().await.unwrap().error_for_status().unwrap();
+    leaked.rest().await;
+    admin.send(&chat, "for the admin alone").await;
+    assert_eq!(other.next_named("message").await.1["role"], "user", "streams of others go on");
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn dev_serves_loopback_names_without_tokens() {
     let running = Running::start_with(|settings| settings.dev = true).await;
     let client = running.client.anonymous();

@@ -1,6 +1,8 @@
 //! Chats from question to stored answer.
 
 use serde_json::json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::client::Running;
 
@@ -22,11 +24,13 @@ async fn question_is_answered_and_stored() {
 #[tokio::test]
 async fn turns_sent_to_a_busy_chat_wait_and_are_answered_in_order() {
     let running = Running::start_with(|settings| {
-        settings.echo_pace = std::time::Duration::from_millis(100);
+        settings.echo_pace = std::time::Duration::from_millis(50);
     })
     .await;
     let client = &running.client;
-    let chat = client.create_chat("one two three").await;
+    // Long enough to be busy while two more are sent.
+    let long = vec!["word"; 60].join(" ");
+    let chat = client.create_chat(&long).await;
     client.chat_in(&chat, "running").await;
     assert_eq!(client.send(&chat, "second").await["queued"], true);
     assert_eq!(client.send(&chat, "third").await["queued"], true);
@@ -34,8 +38,8 @@ async fn turns_sent_to_a_busy_chat_wait_and_are_answered_in_order() {
     assert_eq!(
         client.history(&chat).await,
         [
-            "user: one two three",
-            "assistant: one two three",
+            &format!("user: {long}"),
+            &format!("assistant: {long}"),
             "user: second",
             "assistant: second",
             "user: third",
@@ -56,16 +60,19 @@ async fn list_is_paged_newest_first() {
     for chat in &created {
         client.chat_in(chat, "waiting").await;
     }
-    let mut listed = Vec::new();
+    let (mut listed, mut times) = (Vec::new(), Vec::new());
     let mut path = "/api/v1/chats?limit=2".to_owned();
     loop {
         let page = client.get_json(&path).await;
         for chat in page["chats"].as_array().unwrap() {
             listed.push(chat["id"].as_str().unwrap().to_owned());
+            let updated = chat["updated_at"].as_str().unwrap();
+            times.push(OffsetDateTime::parse(updated, &Rfc3339).unwrap());
         }
         let Some(next) = page["next"].as_str() else { break };
         path = format!("/api/v1/chats?limit=2&after={next}");
     }
+    assert!(times.is_sorted_by(|newer, older| newer >= older), "{times:?}");
     listed.sort();
     created.sort();
     assert_eq!(listed, created);

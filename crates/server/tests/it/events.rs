@@ -60,7 +60,7 @@ async fn follower_sees_every_part_in_order_and_then_the_message() {
 async fn late_follower_gets_the_parts_so_far() {
     let running = slow().await;
     let client = &running.client;
-    let chat = client.create_chat("a b c d e f").await;
+    let chat = client.create_chat(&long()).await;
     let mut first = client.follow(&chat, false, None).await;
     first.next_named("part").await;
     first.next_named("part").await;
@@ -88,6 +88,31 @@ async fn stream_goes_on_after_the_last_event_seen() {
     running.stop().await;
 }
 
+/// More than one page, each read only when the one before it was sent.
+#[tokio::test]
+async fn long_history_comes_page_by_page() {
+    let running = Running::start().await;
+    let client = &running.client;
+    let large = "x".repeat(200_000);
+    let chat = client.create_chat(&large).await;
+    for _ in 1..6 {
+        client.chat_in(&chat, "waiting").await;
+        client.send(&chat, &large).await;
+    }
+    client.chat_in(&chat, "waiting").await;
+
+    let events = client.follow(&chat, true, None).await.rest().await;
+    let first = events[0].1["messages"].as_array().unwrap().len();
+    assert_eq!(events[0].0, "snapshot");
+    assert!((5..8).contains(&first), "a page of a mebibyte has {first} messages");
+    assert_eq!(first + named(&events, "message").count(), 12);
+
+    let second = &client.follow(&chat, true, Some("1")).await.rest().await;
+    assert_eq!(named(second, "snapshot").count(), 0);
+    assert_eq!(named(second, "message").count(), 11, "resumed in the middle, over pages");
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn follower_ahead_of_the_store_is_given_the_history_again() {
     let running = Running::start().await;
@@ -104,7 +129,7 @@ async fn follower_ahead_of_the_store_is_given_the_history_again() {
 async fn queue_is_told_as_it_grows_and_shrinks() {
     let running = slow().await;
     let client = &running.client;
-    let chat = client.create_chat("a b c d e f g h").await;
+    let chat = client.create_chat(&long()).await;
     let mut events = client.follow(&chat, false, None).await;
     events.next_named("part").await;
     client.send(&chat, "next").await;
@@ -114,7 +139,16 @@ async fn queue_is_told_as_it_grows_and_shrinks() {
 }
 
 async fn slow() -> Running {
-    Running::start_with(|settings| settings.echo_pace = Duration::from_millis(50)).await
+    Running::start_with(|settings| {
+        settings.echo_pace = Duration::from_millis(50);
+        settings.drain_timeout = Duration::ZERO;
+    })
+    .await
+}
+
+/// A question whose answer takes three seconds: time enough for what happens meanwhile.
+fn long() -> String {
+    vec!["word"; 60].join(" ")
 }
 
 fn named<'a>(events: &'a [(String, Value)], name: &'a str) -> impl Iterator<Item = &'a Value> {

@@ -1,6 +1,8 @@
 //! The binary, with a PostgreSQL of its own: started, killed, started again.
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -19,9 +21,8 @@ struct Process {
 
 impl Process {
     fn start(data_dir: &Path) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_musterbeat"))
-            .args(["--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(data_dir)
+        let child = musterbeat(data_dir)
+            .args(["--listen", "127.0.0.1:0"])
             .env("MUSTERBEAT_ECHO_PACE", "1ms")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -97,17 +98,40 @@ async fn server_ends_when_its_own_database_was_killed() {
     assert!(!server.child.wait().unwrap().success());
 }
 
+/// A download may take minutes; whoever changes their mind need not wait for it.
+#[tokio::test]
+async fn start_that_was_asked_to_end_ends() {
+    let folder = tempfile::Builder::new().prefix("musterbeat-process-").tempdir().unwrap();
+    // A `postgres` that never answers keeps the start busy.
+    let bin_dir = folder.path().join("bin");
+    std::fs::create_dir(&bin_dir).unwrap();
+    for program in ["postgres", "initdb"] {
+        let program = bin_dir.join(program);
+        std::fs::write(&program, "#!/bin/sh\ntouch \"$0.asked\"\nexec sleep 600\n").unwrap();
+        std::fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+    }
+    open_to_all(folder.path());
+    std::fs::set_permissions(&bin_dir, Permissions::from_mode(0o777)).unwrap();
+    let mut server = musterbeat(&folder.path().join("data"))
+        .args(["--listen", "127.0.0.1:0", "--postgres"])
+        .arg(&bin_dir)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let asked = bin_dir.join("initdb.asked");
+    eventually(PATIENCE, "the program is asked", async || asked.exists()).await;
+    kill(Pid::from_raw(i32::try_from(server.id()).unwrap()), Signal::SIGINT).unwrap();
+    eventually(PATIENCE, "the server has ended", async || server.try_wait().unwrap().is_some())
+        .await;
+}
+
 #[tokio::test]
 async fn token_is_made_beside_a_running_server() {
     let folder = tempfile::Builder::new().prefix("musterbeat-process-").tempdir().unwrap();
     open_to_all(folder.path());
     let data_dir = folder.path().join("data");
     let server = Process::start(&data_dir);
-    let output = Command::new(env!("CARGO_BIN_EXE_musterbeat"))
-        .args(["token", "--kind", "user", "--data-dir"])
-        .arg(&data_dir)
-        .output()
-        .unwrap();
+    let output = musterbeat(&data_dir).args(["token", "--kind", "user"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let token = String::from_utf8(output.stdout).unwrap();
     let user = server.client.with_token(token.trim());
@@ -115,8 +139,21 @@ async fn token_is_made_beside_a_running_server() {
     server.stop();
 }
 
+/// Returns the binary, which sees no setting of whoever runs the tests.
+fn musterbeat(data_dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_musterbeat"));
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        if name.starts_with("MUSTERBEAT_") && name != "MUSTERBEAT_POSTGRES" {
+            command.env_remove(name);
+        }
+    }
+    // A settings file of the working folder is nobody's here.
+    command.current_dir(data_dir.parent().unwrap()).arg("--data-dir").arg(data_dir);
+    command
+}
+
 /// Lets the user that PostgreSQL runs as reach a folder that root made.
 fn open_to_all(folder: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
 }

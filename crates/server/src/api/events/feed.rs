@@ -3,17 +3,23 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use axum::response::sse::Event;
+use futures_util::FutureExt;
 use musterbeat_core::chat::Changes;
 use musterbeat_core::id::{ChatId, Version};
-use musterbeat_core::port::{Interest, Reach, StoreError, Topic, Watcher};
+use musterbeat_core::port::{Interest, StoreError, Topic, Watch, Watcher};
 use musterbeat_engine::parts::{PartEvent, PartReader};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use super::Until;
 use crate::api::wire::{Chat, Message, Queued, Status};
 use crate::app::App;
 use crate::http::problem::{Kind, Problem};
+use crate::identity::Caller;
+
+/// Pieces sent in a row before changes are looked at: a runner may be faster than a follower.
+const PARTS_IN_ROW_MAX: u32 = 64;
 
 /// One follower.
 ///
@@ -21,21 +27,27 @@ use crate::http::problem::{Kind, Problem};
 /// and what it already has is passed over.
 pub(super) struct Feed {
     app: App,
-    reach: Reach,
+    caller: Caller,
     chat: ChatId,
     until: Until,
     changes: Box<dyn Watcher>,
+    revoked: Option<Box<dyn Watcher>>,
     parts: PartReader,
+    parts_in_row: u32,
     /// INVARIANT: everything up to it was sent or is in `ready`.
+    version: Option<Version>,
     seen: Option<Seen>,
+    /// One page at most: the next is read when this is empty.
     ready: VecDeque<Event>,
+    /// Whether there is a next page already.
+    behind: bool,
     ended: bool,
 }
 
 /// What the follower was told last.
 struct Seen {
-    version: Version,
     status: Status,
+    error: Option<String>,
     queue: Vec<Queued>,
 }
 
@@ -78,30 +90,44 @@ struct Resync {
 enum Wake {
     Changed,
     Part(PartEvent),
+    Revoked,
     End,
 }
 
 impl Feed {
     pub(super) async fn open(
         app: App,
-        reach: Reach,
+        caller: Caller,
         chat: ChatId,
         since: Option<Version>,
         until: Until,
     ) -> Result<Self, Problem> {
-        let interest = Interest::Ids(BTreeSet::from([chat.uuid()]));
-        let changes = app.watch.watch(Topic::Chat, interest).await.map_err(|error| {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "a chat could not be watched"
-            );
-            Problem::new(Kind::Unavailable, "changes cannot be watched for now")
-        })?;
+        let changes = watch(&*app.watch, Topic::Chat, chat.uuid()).await?;
+        let revoked = match caller.token {
+            Some(token) => Some(watch(&*app.watch, Topic::Token, token.uuid()).await?),
+            None => None,
+        };
         let parts = app.parts.subscribe(chat.into());
-        let ready = VecDeque::new();
-        let mut feed =
-            Self { app, reach, chat, until, changes, parts, seen: None, ready, ended: false };
-        if !feed.read(since).await? {
+        let mut feed = Self {
+            app,
+            caller,
+            chat,
+            until,
+            changes,
+            revoked,
+            parts,
+            parts_in_row: 0,
+            version: since,
+            seen: None,
+            ready: VecDeque::new(),
+            behind: false,
+            ended: false,
+        };
+        // Again, since it may have been revoked before its watch began.
+        if !feed.is_still_welcome().await? {
+            return Err(Problem::token_unknown());
+        }
+        if !feed.read().await? {
             return Err(Problem::not_found());
         }
         Ok(feed)
@@ -116,16 +142,15 @@ impl Feed {
             if self.ended {
                 return None;
             }
-            let wake = tokio::select! {
-                biased;
-                () = self.app.streams_end.cancelled() => Wake::End,
-                // Before changes: the pieces of an answer come before the answer.
-                part = self.parts.next() => Wake::Part(part),
-                _ = self.changes.recv() => Wake::Changed,
-            };
-            match wake {
+            if self.behind || self.owes_a_look() {
+                self.follow().await;
+                continue;
+            }
+            match self.wake().await {
                 Wake::Part(part) => self.ready.extend(described(part)),
                 Wake::Changed => self.follow().await,
+                // When storage does not answer, the client comes back and is asked again.
+                Wake::Revoked => self.ended |= !self.is_still_welcome().await.unwrap_or(false),
                 Wake::End => {
                     // The last turn may have ended with the server: it is told before the stream is.
                     self.follow().await;
@@ -135,10 +160,38 @@ impl Feed {
         }
     }
 
+    async fn wake(&mut self) -> Wake {
+        let wake = tokio::select! {
+            biased;
+            () = self.app.streams_end.cancelled() => Wake::End,
+            () = notified(&mut self.revoked) => Wake::Revoked,
+            // Before changes: the pieces of an answer come before the answer.
+            part = self.parts.next() => Wake::Part(part),
+            _ = self.changes.recv() => Wake::Changed,
+        };
+        self.parts_in_row = if matches!(wake, Wake::Part(_)) { self.parts_in_row + 1 } else { 0 };
+        wake
+    }
+
+    /// Says whether changes wait behind pieces that do not end.
+    fn owes_a_look(&mut self) -> bool {
+        if self.parts_in_row < PARTS_IN_ROW_MAX {
+            return false;
+        }
+        self.parts_in_row = 0;
+        self.changes.recv().now_or_never().is_some()
+    }
+
+    async fn is_still_welcome(&mut self) -> Result<bool, StoreError> {
+        match self.caller.token {
+            Some(token) => self.app.store.token_in_force(token).await,
+            None => Ok(true),
+        }
+    }
+
     /// Reads what changed; a follower that cannot be served is let go, to come back later.
     async fn follow(&mut self) {
-        let since = self.seen.as_ref().map(|seen| seen.version);
-        match self.read(since).await {
+        match self.read().await {
             Ok(there) => self.ended |= !there,
             Err(error) => {
                 tracing::warn!(
@@ -151,65 +204,82 @@ impl Feed {
         }
     }
 
-    /// Queues what changed since a version; false when the chat is not there.
-    async fn read(&mut self, mut since: Option<Version>) -> Result<bool, StoreError> {
-        loop {
-            let read = self.app.chat_store.changes(self.chat, self.reach, since).await?;
-            let Some(changes) = read else { return Ok(false) };
-            let (reached, current) = (changes.reached, changes.chat.version);
-            self.tell(since, changes);
-            if reached >= current {
-                return Ok(true);
-            }
-            since = Some(reached);
-        }
+    /// Queues a page of what changed; false when the chat is not there.
+    async fn read(&mut self) -> Result<bool, StoreError> {
+        let reach = self.caller.reach();
+        let read = self.app.chat_store.changes(self.chat, reach, self.version).await?;
+        let Some(changes) = read else { return Ok(false) };
+        self.behind = changes.reached < changes.chat.version;
+        self.tell(changes);
+        Ok(true)
     }
 
-    fn tell(&mut self, since: Option<Version>, changes: Changes) {
+    fn tell(&mut self, changes: Changes) {
         let Changes { chat, messages, queue, reset, reached } = changes;
         let chat = Chat::from(chat);
-        let whole = reached >= Version(chat.version());
-        let mut messages: Vec<Message> = messages.into_iter().map(Message::from).collect();
+        let messages: Vec<Message> = messages.into_iter().map(Message::from).collect();
         let queue: Vec<Queued> = queue.into_iter().map(Queued::from).collect();
         let mut told = Vec::new();
         if reset {
             told.push(("history_reset", "{}".to_owned()));
         }
-        if since.is_none() || reset {
-            let messages = std::mem::take(&mut messages);
+        if self.version.is_none() || reset {
             told.push(("snapshot", json(&Snapshot { chat: &chat, messages, queue: &queue })));
-            self.seen = Some(Seen { version: reached, status: chat.status(), queue });
+            self.seen = Some(Seen::of(&chat, queue));
         } else {
             told.extend(messages.iter().map(|message| ("message", json(message))));
-            if whole {
+            if !self.behind {
                 told.extend(self.tell_state(&chat, queue));
             }
         }
-        if whole {
-            self.ended |= self.until == Until::Rest && chat.is_at_rest();
-        }
-        if let Some(seen) = &mut self.seen {
-            seen.version = reached;
-        }
+        self.ended |= !self.behind && self.until == Until::Rest && chat.is_at_rest();
+        self.version = Some(reached);
         self.ready.extend(numbered(told, reached));
     }
 
     /// Tells queue, status and error where they differ from what was told last.
     fn tell_state(&mut self, chat: &Chat, queue: Vec<Queued>) -> Vec<(&'static str, String)> {
+        let now = Seen::of(chat, queue);
         let mut told = Vec::new();
         let seen = self.seen.as_ref();
-        if seen.is_none_or(|seen| seen.queue != queue) {
-            told.push(("queue", json(&QueueEvent { queue: &queue })));
+        if seen.is_none_or(|seen| seen.queue != now.queue) {
+            told.push(("queue", json(&QueueEvent { queue: &now.queue })));
         }
-        if seen.is_none_or(|seen| seen.status != chat.status()) {
-            if let Some(error) = chat.error() {
-                told.push(("error", json(&ErrorEvent { error })));
-            }
-            let status = StatusEvent { status: chat.status(), version: chat.version() };
+        if let Some(error) = &now.error
+            && seen.is_none_or(|seen| seen.error.as_ref() != Some(error))
+        {
+            told.push(("error", json(&ErrorEvent { error })));
+        }
+        if seen.is_none_or(|seen| seen.status != now.status) {
+            let status = StatusEvent { status: now.status, version: chat.version() };
             told.push(("status", json(&status)));
         }
-        self.seen = Some(Seen { version: Version(chat.version()), status: chat.status(), queue });
+        self.seen = Some(now);
         told
+    }
+}
+
+impl Seen {
+    fn of(chat: &Chat, queue: Vec<Queued>) -> Self {
+        let error = chat.error().map(str::to_owned);
+        Self { status: chat.status(), error, queue }
+    }
+}
+
+async fn watch(watch: &dyn Watch, topic: Topic, id: Uuid) -> Result<Box<dyn Watcher>, Problem> {
+    watch.watch(topic, Interest::Ids(BTreeSet::from([id]))).await.map_err(|error| {
+        tracing::error!(error = &error as &dyn std::error::Error, "changes cannot be watched");
+        Problem::new(Kind::Unavailable, "changes cannot be watched for now")
+    })
+}
+
+/// Waits for a notice of a token, for ever when there is none.
+async fn notified(token: &mut Option<Box<dyn Watcher>>) {
+    match token {
+        Some(watcher) => {
+            watcher.recv().await;
+        }
+        None => std::future::pending().await,
     }
 }
 
