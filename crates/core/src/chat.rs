@@ -1,7 +1,8 @@
 //! A chat's state and what each event does to it.
 //!
 //! [`decide`] is the whole state machine. Storage locks the run's row, reads the [`Facts`],
-//! carries out the [`Effects`] and commits; nobody else changes a chat's status.
+//! carries out the [`Effects`] and commits. Beside it only what moves runs of every kind moves a
+//! chat's status: a claim, a release, a requeue, and the end of a run whose runner failed.
 //!
 //! Two states never exist: waiting with something queued, and archived with work going on.
 

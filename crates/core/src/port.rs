@@ -1,6 +1,6 @@
 //! The ports: where the engine meets storage, notices and those who bring work.
 //!
-//! A method of a store is one transaction. No type of a runtime or a driver appears here.
+//! A method of a store is one transaction, unless it says otherwise. No type of a runtime or a driver appears here.
 //! The feature `mock` gives each port a mockall mock, for tests of loops under paused time.
 
 mod clock;

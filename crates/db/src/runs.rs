@@ -254,11 +254,12 @@ pub async fn write(
 
 /// Returns runs of `worker` to pending, each only under its fence; returns those released.
 ///
-/// A run that somebody has locked is left for the next call.
+/// They are ready after `pause`. A run that somebody holds locked is waited for.
 pub async fn release(
     conn: &mut PgConnection,
     worker: WorkerId,
     runs: &[(RunId, Fence)],
+    pause: Duration,
     now: Option<Timestamp>,
 ) -> sqlx::Result<Vec<RunId>> {
     let (ids, fences): (Vec<Uuid>, Vec<i64>) =
@@ -271,14 +272,16 @@ pub async fn release(
                 fence = fence + 1,
                 version = version + 1,
                 stop = stop or status = 'interrupting',
-                ready_at = coalesce($4::timestamptz, now())
+                ready_at = coalesce($4::timestamptz, now()) + make_interval(secs => $5),
+                round = greatest(round, (select min(head.round) from runs as head
+                                         where head.kind = runs.kind and head.status = 'pending'))
             where run_id = any (array(
                 select own.run_id
                 from unnest($2::uuid[], $3::bigint[]) as named (run_id, fence)
                 join runs as own using (run_id, fence)
                 where own.worker_id = $1 and own.status in ('running', 'interrupting')
                 order by own.run_id
-                for no key update of own skip locked
+                for no key update of own
             ))
             returning run_id
         "#,
@@ -286,6 +289,7 @@ pub async fn release(
         &ids,
         &fences,
         now.map(Timestamp::time),
+        pause.as_secs_f64(),
     )
     .fetch_all(conn)
     .await?;
@@ -294,7 +298,7 @@ pub async fn release(
 
 /// Returns up to `batch` runs of a dead lease to pending, without counting an attempt.
 ///
-/// Repeat it until none is returned.
+/// Repeat it until none is returned. A run that somebody holds locked is left for the next call.
 pub async fn requeue_of(
     conn: &mut PgConnection,
     worker: WorkerId,
@@ -309,7 +313,9 @@ pub async fn requeue_of(
                 fence = fence + 1,
                 version = version + 1,
                 stop = stop or status = 'interrupting',
-                ready_at = coalesce($3::timestamptz, now())
+                ready_at = coalesce($3::timestamptz, now()),
+                round = greatest(round, (select min(head.round) from runs as head
+                                         where head.kind = runs.kind and head.status = 'pending'))
             where run_id = any (array(
                 select own.run_id
                 from worker_leases as lease

@@ -1,31 +1,38 @@
-//! The ports, implemented: each method takes a connection, is one transaction, and commits.
+//! The ports, implemented: each method takes a connection and, where it does not say otherwise,
+//! is one transaction.
 
 mod chats;
 mod leases;
 mod runs;
 mod tokens;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use musterbeat_core::chat::QUEUE_MAX;
 use musterbeat_core::port::StoreError;
 use sqlx::pool::PoolConnection;
-use sqlx::{PgPool, Postgres, SqlSafeStr, Transaction};
+use sqlx::{PgPool, Postgres};
+use tokio::time::error::Elapsed;
+use tokio::time::timeout;
 
 use crate::error::failed;
 use crate::metrics::POOL_WAIT;
+
+/// How long the database may be silent within one call: longer than it lets a statement take.
+const ANSWER_TIME: Duration = Duration::from_secs(35);
 
 /// Storage on one PostgreSQL; implements every store port. Clones share the pool.
 #[derive(Clone, Debug)]
 pub struct PgStore {
     pool: PgPool,
     queue_max: u32,
+    answer_time: Duration,
 }
 
 impl PgStore {
     /// Stores on the database of `pool`, whose schema is up to date.
     pub fn new(pool: PgPool) -> Self {
-        Self { pool, queue_max: QUEUE_MAX }
+        Self { pool, queue_max: QUEUE_MAX, answer_time: ANSWER_TIME }
     }
 
     /// Sets how many turns may wait in one chat's queue.
@@ -34,41 +41,58 @@ impl PgStore {
         Self { queue_max, ..self }
     }
 
+    /// Sets how long the database may be silent within one call.
+    #[must_use]
+    pub fn with_answer_time(self, answer_time: Duration) -> Self {
+        Self { answer_time, ..self }
+    }
+
     /// Asks the database for a sign of life.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        let mut conn = self.acquire("reach the database").await?;
-        sqlx::query!("select 1 as one")
-            .fetch_one(&mut *conn)
-            .await
-            .map_err(failed("reach the database"))?;
+        let mut call = self.call("reach the database").await?;
+        let query = sqlx::query!("select 1 as one").fetch_one(&mut *call.conn);
+        let answer = timeout(self.answer_time, query).await;
+        call.ended(answer)?;
         Ok(())
     }
 
-    async fn acquire(
-        &self,
-        operation: &'static str,
-    ) -> Result<PoolConnection<Postgres>, StoreError> {
+    async fn call(&self, operation: &'static str) -> Result<Call, StoreError> {
         let asked = Instant::now();
         let conn = self.pool.acquire().await.map_err(failed(operation));
         metrics::histogram!(POOL_WAIT.name).record(asked.elapsed());
-        conn
+        Ok(Call { conn: conn?, operation, ended: false })
+    }
+}
+
+/// A connection for one call.
+///
+/// Dropped before the call has ended, as when its caller gives up, the connection is closed:
+/// back in the pool, it would hold its place for as long as the database is silent.
+struct Call {
+    conn: PoolConnection<Postgres>,
+    operation: &'static str,
+    ended: bool,
+}
+
+impl Call {
+    /// Ends the call with what a statement returned in time.
+    fn ended<T>(self, answer: Result<sqlx::Result<T>, Elapsed>) -> Result<T, StoreError> {
+        let operation = self.operation;
+        self.answered(answer)?.map_err(failed(operation))
     }
 
-    async fn begin(
-        &self,
-        operation: &'static str,
-    ) -> Result<Transaction<'static, Postgres>, StoreError> {
-        let conn = self.acquire(operation).await?;
-        Transaction::begin(conn, None).await.map_err(failed(operation))
+    /// Ends the call with an answer of any sort, which came in time.
+    fn answered<A>(mut self, answer: Result<A, Elapsed>) -> Result<A, StoreError> {
+        let operation = self.operation;
+        self.ended = answer.is_ok();
+        answer.map_err(|silence| StoreError::Unavailable { operation, source: Box::new(silence) })
     }
+}
 
-    /// Begins a transaction whose statements all see the same state and write nothing.
-    async fn begin_snapshot(
-        &self,
-        operation: &'static str,
-    ) -> Result<Transaction<'static, Postgres>, StoreError> {
-        const BEGIN: &str = "begin isolation level repeatable read, read only";
-        let conn = self.acquire(operation).await?;
-        Transaction::begin(conn, Some(BEGIN.into_sql_str())).await.map_err(failed(operation))
+impl Drop for Call {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.conn.close_on_drop();
+        }
     }
 }

@@ -42,22 +42,27 @@ pub async fn mark_dead(conn: &mut PgConnection, worker: WorkerId) -> sqlx::Resul
     Ok(())
 }
 
-/// Removes a dead lease that owns nothing any more.
-pub async fn forget(conn: &mut PgConnection, worker: WorkerId) -> sqlx::Result<()> {
-    sqlx::query!(
+/// Removes a dead lease that owns nothing any more; returns false while it owns something.
+pub async fn forget(conn: &mut PgConnection, worker: WorkerId) -> sqlx::Result<bool> {
+    let owns = sqlx::query_scalar!(
         r#"
-            delete from worker_leases as lease
-            where lease.worker_id = $1
-              and lease.dead
-              and not exists (
-                  select from runs
-                  where runs.worker_id = lease.worker_id
-                    and runs.status in ('running', 'interrupting')
-              )
+            with forgotten as (
+                delete from worker_leases as lease
+                where lease.worker_id = $1
+                  and lease.dead
+                  and not exists (
+                      select from runs
+                      where runs.worker_id = lease.worker_id
+                        and runs.status in ('running', 'interrupting')
+                  )
+            )
+            select exists (
+                select from runs where worker_id = $1 and status in ('running', 'interrupting')
+            ) as "owns!"
         "#,
         worker.uuid(),
     )
-    .execute(conn)
+    .fetch_one(conn)
     .await?;
-    Ok(())
+    Ok(!owns)
 }

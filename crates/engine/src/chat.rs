@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use musterbeat_core::chat::{Applied, Event, NewChat};
+use futures_util::FutureExt;
+use musterbeat_core::chat::{ANSWER_MESSAGES_MAX, Applied, Event, NewChat};
 use musterbeat_core::id::{ChatId, RunId};
 use musterbeat_core::message::NewMessage;
 use musterbeat_core::port::{
@@ -94,16 +95,29 @@ impl ChatRuns {
         let model = turn.model.clone();
         let ended = caught(self.runner.turn(turn, Arc::clone(context))).await;
         Ok(match ended {
+            Ok(TurnEnd::Answer(answer)) if answer.len() > ANSWER_MESSAGES_MAX => {
+                let error = format!(
+                    "the answer has {} messages, at most {ANSWER_MESSAGES_MAX} are allowed",
+                    answer.len()
+                );
+                Some(Event::FinishError { error })
+            }
             Ok(TurnEnd::Answer(answer)) => {
                 Some(Event::FinishTurn { answer, draining: context.is_draining() })
             }
             Ok(TurnEnd::Failed(error)) | Err(error) => Some(Event::FinishError { error }),
-            Ok(TurnEnd::Stopped(partial)) if context.stopped().await == StopCause::Interrupted => {
-                let answer = partial.map(|content| NewMessage::answer(content, model));
-                let answer = answer.into_iter().collect();
-                Some(Event::FinishTurn { answer, draining: context.is_draining() })
-            }
-            Ok(TurnEnd::Stopped(_)) => None,
+            Ok(TurnEnd::Stopped(partial)) => match context.stopped().now_or_never() {
+                Some(StopCause::Interrupted) => {
+                    let answer = partial.map(|content| NewMessage::answer(content, model));
+                    let answer = answer.into_iter().collect();
+                    Some(Event::FinishTurn { answer, draining: context.is_draining() })
+                }
+                Some(_) => None,
+                None => {
+                    let error = "the runner stopped without being asked to".to_owned();
+                    Some(Event::FinishError { error })
+                }
+            },
         })
     }
 
@@ -135,24 +149,41 @@ impl Runner for ChatRuns {
             let event = match self.turn(&run, chat, &context).await {
                 Ok(Some(event)) => event,
                 Ok(None) => return Outcome::Stopped,
-                Err(error) => {
-                    tracing::warn!(chat.id = %chat, error = &error as &dyn std::error::Error, "a chat's turn could not begin");
-                    return Outcome::Stopped;
-                }
+                Err(error) => match unless_passing(chat, error.into()) {
+                    Some(event) => event,
+                    None => return Outcome::Stopped,
+                },
             };
-            match self.chats.settle(chat, token, event).await {
-                Ok(applied) if applied.status == RunStatus::Running => {
+            let mut settled = self.chats.settle(chat, token, event).await;
+            if let Err(error @ (ApplyError::Store(_) | ApplyError::Refused(_))) = settled {
+                let Some(event) = unless_passing(chat, error) else { return Outcome::Stopped };
+                settled = self.chats.settle(chat, token, event).await;
+            }
+            match settled {
+                Ok(applied) if applied.status.is_owned() => {
                     token.step = applied.step;
                     context.begin(token.step);
                 }
                 // Or somebody else owns the run: its end is theirs to write.
                 Ok(_) | Err(ApplyError::Fenced | ApplyError::NotFound) => return Outcome::Settled,
-                Err(error) => {
-                    tracing::warn!(chat.id = %chat, error = &error as &dyn std::error::Error, "a chat's turn could not be stored");
-                    return Outcome::Stopped;
-                }
+                Err(error) => return Outcome::Failed(error.to_string()),
             }
         }
+    }
+}
+
+/// Says what becomes of a turn that storage did not take; `None` when another worker may try.
+///
+/// What storage refuses, it would refuse again: the turn ends, or it would be asked for ever.
+fn unless_passing(chat: ChatId, error: ApplyError) -> Option<Event> {
+    tracing::warn!(
+        chat.id = %chat,
+        error = &error as &dyn std::error::Error,
+        "a turn could not be read or stored"
+    );
+    match error {
+        ApplyError::Store(StoreError::Unavailable { .. }) => None,
+        error => Some(Event::FinishError { error: format!("the turn was not stored: {error}") }),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_trait::async_trait;
-use musterbeat_core::id::Step;
+use musterbeat_core::id::{Fence, RunId, Step};
 use musterbeat_core::port::RunContext;
 use musterbeat_core::run::{Run, StopCause, Token};
 use tokio::sync::watch;
@@ -13,6 +13,7 @@ use crate::shutdown::Shutdown;
 
 /// One run as its worker holds it: why it should stop, what it writes next, where its parts go.
 pub(crate) struct Context {
+    run: RunId,
     stop: watch::Sender<Option<StopCause>>,
     shutdown: Shutdown,
     claimed: Token,
@@ -25,7 +26,8 @@ impl Context {
         parts.begin(run.token.fence, run.token.step);
         let stop = run.stop.then_some(StopCause::Interrupted);
         let step = AtomicI64::new(run.token.step.0);
-        Self { stop: watch::Sender::new(stop), shutdown, claimed: run.token, step, parts }
+        let stop = watch::Sender::new(stop);
+        Self { run: run.id, stop, shutdown, claimed: run.token, step, parts }
     }
 
     /// Asks the run to stop; the first cause stays.
@@ -35,6 +37,20 @@ impl Context {
             stop.get_or_insert(cause);
             first
         });
+    }
+
+    /// Says whether the run was asked to stop.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.borrow().is_some()
+    }
+
+    pub(crate) fn run(&self) -> RunId {
+        self.run
+    }
+
+    /// Returns the fence under which the run is owned.
+    pub(crate) fn fence(&self) -> Fence {
+        self.claimed.fence
     }
 
     /// Returns the name of the run's next write.

@@ -63,6 +63,9 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Wait before a run is tried again that is ready but that somebody holds locked.
 const LOCKED_RETRY: Duration = Duration::from_millis(25);
 
+/// How long runs may take to stop when they are told to; then they are ended where they stand.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How long the last statement of a worker may take; its lease expires by itself later.
 const RESIGN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -197,7 +200,9 @@ impl Worker {
             () = sleep_until(deadline) => {}
         }
         self.pool.stop_all(StopCause::Shutdown);
-        self.pool.all_finished().await;
+        if timeout(STOP_TIMEOUT, self.pool.all_finished()).await.is_err() {
+            self.pool.abort_all().await;
+        }
     }
 
     /// Gives the lease up, so that what is left of its runs need not wait for its expiry.

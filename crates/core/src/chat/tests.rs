@@ -100,6 +100,7 @@ fn overlong_error_is_cut_on_a_character() {
     let facts = Facts { status: RunStatus::Running, stop: false, archived: false, queued: 0 };
     let event = Event::FinishError { error: "ü\0".repeat(ERROR_BYTES_MAX) };
     let error = decide(&facts, event, 2).unwrap().error.unwrap();
+    assert!((ERROR_BYTES_MAX - 3..=ERROR_BYTES_MAX).contains(&error.len()), "{}", error.len());
     assert!(error.chars().all(|c| c == 'ü' || c == '\u{fffd}'));
 }
 
@@ -110,19 +111,17 @@ fn title_of_a_question_is_its_first_words() {
 }
 
 proptest! {
-    /// Whatever happens in whatever order, the two states that must not exist never do.
+    /// Whatever happens in whatever order, nothing waits in the queue of a chat that rests.
     #[test]
-    fn no_event_leads_to_a_forbidden_state(choices in prop::collection::vec(0..4_u8, 0..60)) {
+    fn no_event_leaves_a_queue_to_a_waiting_chat(choices in prop::collection::vec(0..7_u8, 0..80)) {
         let mut facts = Facts { status: RunStatus::Pending, stop: false, archived: false, queued: 0 };
         for choice in choices {
             let event = match choice {
-                0 => Event::Send(turn("next")),
-                1 => Event::FinishTurn { answer: vec![], draining: false },
-                2 => Event::FinishError { error: "failed".to_owned() },
-                _ => {
-                    if facts.status == RunStatus::Pending {
-                        facts.status = RunStatus::Running;
-                    }
+                0 | 1 => Event::Send(turn("next")),
+                2 => Event::FinishTurn { answer: vec![], draining: facts.queued == 2 },
+                3 => Event::FinishError { error: "failed".to_owned() },
+                other => {
+                    facts = moved(facts, other);
                     continue;
                 }
             };
@@ -131,8 +130,24 @@ proptest! {
                 prop_assert_eq!(effects.error.is_some(), effects.status == RunStatus::Error);
             }
             prop_assert!(facts.status != RunStatus::Waiting || facts.queued == 0);
+            prop_assert!(
+                !facts.stop
+                    || matches!(facts.status, RunStatus::Pending | RunStatus::Interrupting)
+            );
             prop_assert!(facts.queued <= 3);
         }
+    }
+}
+
+/// What workers and users do to a run beside events: claim, interrupt, release.
+fn moved(facts: Facts, choice: u8) -> Facts {
+    match (choice, facts.status) {
+        (4, RunStatus::Pending) if facts.stop => Facts { status: RunStatus::Interrupting, ..facts },
+        (4, RunStatus::Pending) => Facts { status: RunStatus::Running, ..facts },
+        (5, RunStatus::Running) => Facts { status: RunStatus::Interrupting, ..facts },
+        (6, RunStatus::Running) => Facts { status: RunStatus::Pending, ..facts },
+        (6, RunStatus::Interrupting) => Facts { status: RunStatus::Pending, stop: true, ..facts },
+        _ => facts,
     }
 }
 

@@ -18,7 +18,8 @@ pub trait LeaseStore: Send + Sync {
 
     /// Ends a worker's lease and returns its runs to pending; returns them, for their wakes.
     ///
-    /// From its commit on the worker claims nothing, not even by a claim that is on its way.
+    /// Several transactions: what it has done stays done when it fails, and it may be repeated.
+    /// From the first on the worker claims nothing, not even by a claim that is on its way.
     async fn resign(&self, worker: WorkerId) -> Result<Vec<RunId>, StoreError>;
 }
 
@@ -58,10 +59,13 @@ pub trait RunStore: Send + Sync {
     async fn finish(&self, run: &Run, end: RunEnd) -> Result<(), WriteError>;
 
     /// Returns runs of `worker` to pending, each only under its fence; returns those it released.
+    ///
+    /// They are ready again after `pause`.
     async fn release(
         &self,
         worker: WorkerId,
         runs: &[(RunId, Fence)],
+        pause: Duration,
     ) -> Result<Vec<RunId>, StoreError>;
 }
 
@@ -76,7 +80,7 @@ pub trait ChatStore: Send + Sync {
 
     /// Applies `event` to a chat: locks its run, decides, writes, commits.
     ///
-    /// For an owner a repeated write changes nothing and returns what it led to.
+    /// For an owner a repeated write changes nothing and returns the chat as it stands.
     async fn apply(&self, chat: ChatId, by: By, event: Event) -> Result<Applied, ApplyError>;
 
     /// Returns a chat, `None` when it is not there or out of reach.

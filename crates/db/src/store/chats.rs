@@ -6,7 +6,8 @@ use musterbeat_core::id::{ChatId, RunId, Step, Version};
 use musterbeat_core::message::{Message, Model, NewMessage};
 use musterbeat_core::port::{ApplyError, By, ChatFilter, ChatStore, Reach, StoreError};
 use musterbeat_core::run::{Admission, RunKind, RunStatus};
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
+use tokio::time::timeout;
 
 use super::PgStore;
 use crate::error::failed;
@@ -16,63 +17,28 @@ use crate::{chat_messages, chat_queued_messages, chats, runs};
 #[async_trait]
 impl ChatStore for PgStore {
     async fn create(&self, chat: NewChat) -> Result<Applied, ApplyError> {
-        const CREATE: &str = "create a chat";
-        let mut tx = self.begin(CREATE).await?;
-        let created = insert(&mut tx, &chat).await.map_err(failed(CREATE))?;
-        if created {
-            tx.commit().await.map_err(failed(CREATE))?;
-            return Ok(first_applied(&chat));
-        }
-        let reach = Reach::Of(chat.owner);
-        let locked = runs::lock(&mut tx, chat.id.into(), &RunKind::CHAT, reach)
-            .await
-            .map_err(failed(CREATE))?;
-        locked.map(|locked| applied(chat.id, &locked)).ok_or(ApplyError::NotFound)
+        let mut call = self.call(CREATE).await?;
+        let created = timeout(self.answer_time, create(&mut call.conn, &chat)).await;
+        call.answered(created)?
     }
 
     async fn apply(&self, chat: ChatId, by: By, event: Event) -> Result<Applied, ApplyError> {
-        const APPLY: &str = "change a chat";
-        let mut tx = self.begin(APPLY).await?;
-        let reach = match by {
-            By::User(reach) => reach,
-            By::Owner(_) => Reach::Everything,
-        };
-        let locked = runs::lock(&mut tx, chat.into(), &RunKind::CHAT, reach)
-            .await
-            .map_err(failed(APPLY))?
-            .ok_or(ApplyError::NotFound)?;
-        if let By::Owner(token) = by {
-            match locked.ownership.admit(&token) {
-                Admission::Write => {}
-                Admission::Repeated => return Ok(applied(chat, &locked)),
-                Admission::Fenced => return Err(ApplyError::Fenced),
-            }
-        }
-        let queue = chats::queue_facts(&mut tx, chat).await.map_err(failed(APPLY))?;
-        let facts = Facts {
-            status: locked.status,
-            stop: locked.stop,
-            archived: queue.archived,
-            queued: queue.queued,
-        };
-        let by_owner = matches!(by, By::Owner(_));
-        let effects = decide(&facts, event, self.queue_max)?;
-        let applied =
-            carry_out(&mut tx, chat, &locked, effects, by_owner).await.map_err(failed(APPLY))?;
-        tx.commit().await.map_err(failed(APPLY))?;
-        Ok(applied)
+        let mut call = self.call(APPLY).await?;
+        let apply = apply(&mut call.conn, chat, by, event, self.queue_max);
+        let applied = timeout(self.answer_time, apply).await;
+        call.answered(applied)?
     }
 
     async fn get(&self, chat: ChatId, reach: Reach) -> Result<Option<Chat>, StoreError> {
-        const GET: &str = "read a chat";
-        let mut conn = self.acquire(GET).await?;
-        chats::get(&mut conn, chat, reach).await.map_err(failed(GET))
+        let mut call = self.call("read a chat").await?;
+        let got = timeout(self.answer_time, chats::get(&mut call.conn, chat, reach)).await;
+        call.ended(got)
     }
 
     async fn list(&self, filter: ChatFilter) -> Result<Vec<Chat>, StoreError> {
-        const LIST: &str = "list chats";
-        let mut conn = self.acquire(LIST).await?;
-        chats::list(&mut conn, &filter).await.map_err(failed(LIST))
+        let mut call = self.call("list chats").await?;
+        let listed = timeout(self.answer_time, chats::list(&mut call.conn, &filter)).await;
+        call.ended(listed)
     }
 
     async fn changes(
@@ -81,16 +47,72 @@ impl ChatStore for PgStore {
         reach: Reach,
         since: Option<Version>,
     ) -> Result<Option<Changes>, StoreError> {
-        const CHANGES: &str = "read a chat's changes";
-        let mut tx = self.begin_snapshot(CHANGES).await?;
-        read_changes(&mut tx, chat, reach, since).await.map_err(failed(CHANGES))
+        let mut call = self.call("read a chat's changes").await?;
+        let changes = read_changes(&mut call.conn, chat, reach, since);
+        let changes = timeout(self.answer_time, changes).await;
+        call.ended(changes)
     }
 
     async fn prompt(&self, chat: ChatId) -> Result<Vec<Message>, StoreError> {
-        const PROMPT: &str = "read a chat's prompt";
-        let mut conn = self.acquire(PROMPT).await?;
-        chat_messages::prompt(&mut conn, chat).await.map_err(failed(PROMPT))
+        let mut call = self.call("read a chat's prompt").await?;
+        let prompt = chat_messages::prompt(&mut call.conn, chat);
+        let prompt = timeout(self.answer_time, prompt).await;
+        call.ended(prompt)
     }
+}
+
+const CREATE: &str = "create a chat";
+
+const APPLY: &str = "change a chat";
+
+async fn create(conn: &mut PgConnection, chat: &NewChat) -> Result<Applied, ApplyError> {
+    let mut tx = conn.begin().await.map_err(failed(CREATE))?;
+    if insert(&mut tx, chat).await.map_err(failed(CREATE))? {
+        tx.commit().await.map_err(failed(CREATE))?;
+        return Ok(first_applied(chat));
+    }
+    let reach = Reach::Of(chat.owner);
+    let locked =
+        runs::lock(&mut tx, chat.id.into(), &RunKind::CHAT, reach).await.map_err(failed(CREATE))?;
+    locked.map(|locked| applied(chat.id, &locked)).ok_or(ApplyError::NotFound)
+}
+
+async fn apply(
+    conn: &mut PgConnection,
+    chat: ChatId,
+    by: By,
+    event: Event,
+    queue_max: u32,
+) -> Result<Applied, ApplyError> {
+    let mut tx = conn.begin().await.map_err(failed(APPLY))?;
+    let reach = match by {
+        By::User(reach) => reach,
+        By::Owner(_) => Reach::Everything,
+    };
+    let locked = runs::lock(&mut tx, chat.into(), &RunKind::CHAT, reach)
+        .await
+        .map_err(failed(APPLY))?
+        .ok_or(ApplyError::NotFound)?;
+    if let By::Owner(token) = by {
+        match locked.ownership.admit(&token) {
+            Admission::Write => {}
+            Admission::Repeated => return Ok(applied(chat, &locked)),
+            Admission::Fenced => return Err(ApplyError::Fenced),
+        }
+    }
+    let queue = chats::queue_facts(&mut tx, chat).await.map_err(failed(APPLY))?;
+    let facts = Facts {
+        status: locked.status,
+        stop: locked.stop,
+        archived: queue.archived,
+        queued: queue.queued,
+    };
+    let by_owner = matches!(by, By::Owner(_));
+    let effects = decide(&facts, event, queue_max)?;
+    let applied =
+        carry_out(&mut tx, chat, &locked, effects, by_owner).await.map_err(failed(APPLY))?;
+    tx.commit().await.map_err(failed(APPLY))?;
+    Ok(applied)
 }
 
 async fn insert(conn: &mut PgConnection, chat: &NewChat) -> sqlx::Result<bool> {
@@ -135,6 +157,8 @@ async fn carry_out(
             Write::Append(messages) => append(conn, chat, version, messages).await?,
             Write::Enqueue(turn) => {
                 chat_queued_messages::append(conn, chat, turn, None).await?;
+                // The list moves when its user has said something; the model when it is answered.
+                chats::touch(conn, chat, None, None).await?;
                 queued = true;
             }
             Write::PromoteHead => {
@@ -182,13 +206,15 @@ async fn read_changes(
     reach: Reach,
     since: Option<Version>,
 ) -> sqlx::Result<Option<Changes>> {
-    let Some(chat) = chats::get(conn, id, reach).await? else {
+    const BEGIN: &str = "begin isolation level repeatable read, read only";
+    let mut tx = conn.begin_with(BEGIN).await?;
+    let Some(chat) = chats::get(&mut tx, id, reach).await? else {
         return Ok(None);
     };
     let reset = since.is_some_and(|since| since > chat.version);
     let since = if reset { None } else { since };
-    let page = chat_messages::changed(conn, id, since).await?;
-    let queue = chat_queued_messages::list(conn, id).await?;
+    let page = chat_messages::changed(&mut tx, id, since).await?;
+    let queue = chat_queued_messages::list(&mut tx, id).await?;
     let reached = page.reached(chat.version);
     Ok(Some(Changes { chat, messages: page.messages, queue, reset, reached }))
 }

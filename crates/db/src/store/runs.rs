@@ -4,6 +4,8 @@ use async_trait::async_trait;
 use musterbeat_core::id::{Fence, RunId, WorkerId};
 use musterbeat_core::port::{Reach, RunStore, StoreError, WriteError};
 use musterbeat_core::run::{Admission, Run, RunEnd, RunKind, RunStatus, storable_error};
+use sqlx::{Connection, PgConnection};
+use tokio::time::timeout;
 
 use super::PgStore;
 use crate::error::failed;
@@ -19,9 +21,10 @@ impl RunStore for PgStore {
         limit: u32,
     ) -> Result<Vec<Run>, StoreError> {
         const CLAIM: &str = "claim runs";
-        let mut conn = self.acquire(CLAIM).await?;
-        let claimed =
-            runs::claim(&mut conn, worker, kind, limit, None).await.map_err(failed(CLAIM))?;
+        let mut call = self.call(CLAIM).await?;
+        let claim = runs::claim(&mut call.conn, worker, kind, limit, None);
+        let claimed = timeout(self.answer_time, claim).await;
+        let claimed = call.ended(claimed)?;
         let waited = metrics::histogram!(READY_TO_RUNNING.name, "kind" => kind.to_string());
         let runs = claimed.into_iter().map(|claimed| {
             waited.record(claimed.waited);
@@ -31,37 +34,45 @@ impl RunStore for PgStore {
     }
 
     async fn next_ready(&self, kind: &RunKind) -> Result<Option<Duration>, StoreError> {
-        const NEXT: &str = "look for the next ready run";
-        let mut conn = self.acquire(NEXT).await?;
-        runs::next_ready(&mut conn, kind, None).await.map_err(failed(NEXT))
+        let mut call = self.call("look for the next ready run").await?;
+        let next = timeout(self.answer_time, runs::next_ready(&mut call.conn, kind, None)).await;
+        call.ended(next)
     }
 
     async fn finish(&self, run: &Run, end: RunEnd) -> Result<(), WriteError> {
-        const FINISH: &str = "finish a run";
-        let mut tx = self.begin(FINISH).await?;
-        let locked = runs::lock(&mut tx, run.id, &run.kind, Reach::Everything)
-            .await
-            .map_err(failed(FINISH))?;
-        let Some(locked) = locked else { return Err(WriteError::Fenced) };
-        match locked.ownership.admit(&run.token) {
-            Admission::Fenced => return Err(WriteError::Fenced),
-            Admission::Repeated => return Ok(()),
-            Admission::Write => {}
-        }
-        runs::write(&mut tx, run.id, &ending(end), None).await.map_err(failed(FINISH))?;
-        tx.commit().await.map_err(failed(FINISH))?;
-        Ok(())
+        let mut call = self.call(FINISH).await?;
+        let finished = timeout(self.answer_time, finish(&mut call.conn, run, end)).await;
+        call.answered(finished)?
     }
 
     async fn release(
         &self,
         worker: WorkerId,
         runs: &[(RunId, Fence)],
+        pause: Duration,
     ) -> Result<Vec<RunId>, StoreError> {
-        const RELEASE: &str = "release runs";
-        let mut conn = self.acquire(RELEASE).await?;
-        runs::release(&mut conn, worker, runs, None).await.map_err(failed(RELEASE))
+        let mut call = self.call("release runs").await?;
+        let release = runs::release(&mut call.conn, worker, runs, pause, None);
+        let released = timeout(self.answer_time, release).await;
+        call.ended(released)
     }
+}
+
+const FINISH: &str = "finish a run";
+
+async fn finish(conn: &mut PgConnection, run: &Run, end: RunEnd) -> Result<(), WriteError> {
+    let mut tx = conn.begin().await.map_err(failed(FINISH))?;
+    let locked =
+        runs::lock(&mut tx, run.id, &run.kind, Reach::Everything).await.map_err(failed(FINISH))?;
+    let Some(locked) = locked else { return Err(WriteError::Fenced) };
+    match locked.ownership.admit(&run.token) {
+        Admission::Fenced => return Err(WriteError::Fenced),
+        Admission::Repeated => return Ok(()),
+        Admission::Write => {}
+    }
+    runs::write(&mut tx, run.id, &ending(end), None).await.map_err(failed(FINISH))?;
+    tx.commit().await.map_err(failed(FINISH))?;
+    Ok(())
 }
 
 fn ending(end: RunEnd) -> Transition {

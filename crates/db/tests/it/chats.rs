@@ -102,7 +102,11 @@ async fn repeated_last_finish_is_known_as_applied() {
 async fn stale_writer_changes_nothing_and_is_told() {
     let fixture = Fixture::new().await;
     let (chat, old) = fixture.running_chat(1).await;
-    fixture.store.release(old.token.worker, &[(old.id, old.token.fence)]).await.unwrap();
+    fixture
+        .store
+        .release(old.token.worker, &[(old.id, old.token.fence)], std::time::Duration::ZERO)
+        .await
+        .unwrap();
     let new = fixture.claim(fixture.worker(2).await, 1).await.remove(0);
     assert_eq!(new.token.fence, Fence(3));
 

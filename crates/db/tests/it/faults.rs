@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use musterbeat_core::port::{ChatStore, Reach, StoreError};
+use musterbeat_core::port::{ApplyError, By, ChatStore, Reach, StoreError};
 use musterbeat_db::{PgStore, PoolLimits, connect};
 use musterbeat_testkit::{BlackHole, FaultProxy, TestDatabase, eventually};
 
-use crate::setup::{new_chat, owner};
-
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::setup::{Fixture, PATIENCE, new_chat, owner, send};
 
 /// A store behind a proxy that can break.
 async fn fragile() -> (PgStore, FaultProxy, TestDatabase) {
@@ -49,23 +47,67 @@ async fn connections_that_were_cut_while_idle_are_replaced_unnoticed() {
     }
 }
 
-/// The caller gives up; what it asked for happened or not, and may be asked for again.
+/// The database is silent in the middle of a call: the call ends, and its place is free again.
+#[tokio::test]
+async fn silence_ends_the_call_and_costs_no_place_in_the_pool() {
+    let (store, proxy, database) = fragile().await;
+    let store = store.with_answer_time(Duration::from_millis(200));
+    let chat = store.create(new_chat(1, owner(1))).await.unwrap().chat;
+    let direct = Fixture::on(database).await;
+    for _ in 0..3 {
+        // Holds the call up on the server until nothing comes back any more.
+        let held = direct.lock(chat).await;
+        let anybody = By::User(Reach::Everything);
+        let call = store.apply(chat, anybody, send("is anybody there?"));
+        let (silent, ()) = tokio::join!(call, async {
+            direct.somebody_waits_for_a_lock().await;
+            proxy.black_hole(BlackHole::ToClient);
+        });
+        let unavailable = matches!(silent, Err(ApplyError::Store(StoreError::Unavailable { .. })));
+        assert!(unavailable, "{silent:?}");
+        held.rollback().await.unwrap();
+        proxy.reset();
+        proxy.heal();
+        eventually(PATIENCE, "two calls at once are answered", async || {
+            let get = || store.get(chat, Reach::Everything);
+            let (one, other) = tokio::join!(get(), get());
+            one.is_ok() && other.is_ok()
+        })
+        .await;
+    }
+}
+
+/// The caller gives up on a creation that is committed, and asks again.
 #[tokio::test]
 async fn creation_whose_answer_is_lost_may_be_repeated() {
-    let (store, proxy, _database) = fragile().await;
-    store.ping().await.unwrap();
+    let (store, proxy, database) = fragile().await;
+    let direct = Fixture::on(database).await;
+    direct.hold_commits_of_chats().await;
+    let mut gate = direct.pool.begin().await.unwrap();
+    sqlx::query("select pg_advisory_xact_lock(1)").execute(&mut *gate).await.unwrap();
+
+    let hasty = store.clone();
+    let lost = tokio::spawn(async move { hasty.create(new_chat(1, owner(1))).await });
+    direct.somebody_waits_for_a_lock().await;
     proxy.black_hole(BlackHole::ToClient);
-    let lost = store.create(new_chat(1, owner(1)));
-    assert!(tokio::time::timeout(Duration::from_millis(200), lost).await.is_err());
+    gate.rollback().await.unwrap();
+    let chat = new_chat(1, owner(1)).id;
+    eventually(PATIENCE, "the creation is committed", async || {
+        direct.store.get(chat, Reach::Everything).await.unwrap().is_some()
+    })
+    .await;
+    assert!(!lost.is_finished(), "its caller was not told");
     proxy.reset();
     proxy.heal();
+    assert!(lost.await.unwrap().is_err());
+
     let mut created = None;
     eventually(PATIENCE, "the creation is answered", async || {
         created = store.create(new_chat(1, owner(1))).await.ok();
         created.is_some()
     })
     .await;
-    let chat = created.unwrap().chat;
+    assert_eq!(created.unwrap().chat, chat);
     let changes = store.changes(chat, Reach::Everything, None).await.unwrap().unwrap();
     assert_eq!(changes.messages.len(), 1);
 }

@@ -44,7 +44,7 @@ async fn page_of_changes_is_bounded_in_bytes() {
     let chat = fixture.chat(1, owner(1)).await;
     let quarter = "x".repeat(PAGE_BYTES_MAX as usize / 4);
     for version in 2..=9 {
-        append(&fixture, chat, version, &[quarter.clone()]).await;
+        append(&fixture, chat, version, std::slice::from_ref(&quarter)).await;
     }
     append(&fixture, chat, 10, &vec![quarter; 6]).await;
     set_version(&fixture, chat, 10).await;

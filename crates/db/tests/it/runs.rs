@@ -6,9 +6,11 @@ use std::time::Duration;
 use musterbeat_core::id::{Fence, RunId};
 use musterbeat_core::port::{ChatStore, LeaseStore, Reach, RunStore, WriteError};
 use musterbeat_core::run::{RunEnd, RunKind, RunStatus};
+use musterbeat_db::worker_leases;
+use musterbeat_testkit::eventually;
 use sqlx::AssertSqlSafe;
 
-use crate::setup::{Fixture, owner};
+use crate::setup::{Fixture, PATIENCE, owner};
 
 #[tokio::test]
 async fn claim_goes_round_by_round_between_owners() {
@@ -98,10 +100,26 @@ async fn worker_without_a_live_lease_claims_nothing() {
     let fixture = Fixture::new().await;
     let worker = fixture.worker(1).await;
     fixture.chat(0, owner(1)).await;
-    fixture.store.resign(worker).await.unwrap();
+    sqlx::query("update worker_leases set dead = true").execute(&fixture.pool).await.unwrap();
     assert!(fixture.claim(worker, 1).await.is_empty());
     let stranger = musterbeat_core::id::WorkerId::new(uuid::Uuid::from_u128(9));
     assert!(fixture.claim(stranger, 1).await.is_empty());
+}
+
+/// The lock of the claim's gate excludes whoever marks the lease, who locks it `for update`.
+#[tokio::test]
+async fn claim_waits_for_the_one_who_marks_its_lease_dead_and_gets_nothing() {
+    let fixture = Fixture::new().await;
+    let worker = fixture.worker(1).await;
+    fixture.chat(0, owner(1)).await;
+    let mut marking = fixture.pool.begin().await.unwrap();
+    worker_leases::mark_dead(&mut marking, worker).await.unwrap();
+
+    let store = fixture.store.clone();
+    let claim = tokio::spawn(async move { store.claim(worker, &RunKind::CHAT, 1).await });
+    fixture.somebody_waits_for_a_lock().await;
+    marking.commit().await.unwrap();
+    assert!(claim.await.unwrap().unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -110,12 +128,7 @@ async fn run_that_somebody_holds_locked_is_passed_over() {
     let worker = fixture.worker(1).await;
     let held = fixture.chat(0, owner(1)).await;
     fixture.chat(1, owner(1)).await;
-    let mut other = fixture.pool.begin().await.unwrap();
-    sqlx::query("select from runs where run_id = $1 for update")
-        .bind(held.uuid())
-        .execute(&mut *other)
-        .await
-        .unwrap();
+    let other = fixture.lock(held).await;
 
     let claimed = fixture.claim(worker, 2).await;
     assert_eq!(claimed.len(), 1);
@@ -151,16 +164,77 @@ async fn resigned_worker_leaves_its_runs_to_others() {
     assert_eq!(leases, 1, "the first lease is forgotten");
 }
 
+/// A release that passed a locked run over would leave it to nobody.
+#[tokio::test]
+async fn release_waits_for_a_run_that_somebody_holds_locked() {
+    let fixture = Fixture::new().await;
+    let (chat, run) = fixture.running_chat(1).await;
+    let held = fixture.lock(chat).await;
+    let (store, mine) = (fixture.store.clone(), [(run.id, run.token.fence)]);
+    let worker = run.token.worker;
+    let release = tokio::spawn(async move { store.release(worker, &mine, Duration::ZERO).await });
+    fixture.somebody_waits_for_a_lock().await;
+    held.rollback().await.unwrap();
+    assert_eq!(release.await.unwrap().unwrap(), [run.id]);
+}
+
+#[tokio::test]
+async fn resigning_worker_waits_for_a_run_that_somebody_holds_locked() {
+    let fixture = Fixture::new().await;
+    let (chat, run) = fixture.running_chat(1).await;
+    let held = fixture.lock(chat).await;
+    let (store, worker) = (fixture.store.clone(), run.token.worker);
+    let resign = tokio::spawn(async move { store.resign(worker).await });
+    // It has asked for the run at least once when it is marked dead in another's eyes.
+    eventually(PATIENCE, "the lease is dead", async || {
+        sqlx::query_scalar::<_, bool>("select bool_and(dead) from worker_leases")
+            .fetch_one(&fixture.pool)
+            .await
+            .unwrap()
+    })
+    .await;
+    held.rollback().await.unwrap();
+    assert_eq!(resign.await.unwrap().unwrap(), [run.id]);
+}
+
+#[tokio::test]
+async fn released_run_is_ready_after_its_pause() {
+    let fixture = Fixture::new().await;
+    let (_, run) = fixture.running_chat(1).await;
+    let mine = [(run.id, run.token.fence)];
+    fixture.store.release(run.token.worker, &mine, Duration::from_hours(1)).await.unwrap();
+    assert!(fixture.claim(run.token.worker, 1).await.is_empty());
+    let next = fixture.store.next_ready(&RunKind::CHAT).await.unwrap().unwrap();
+    assert!(next > Duration::from_mins(59), "{next:?}");
+}
+
+/// A replica that drains gives a whole backlog back; it goes behind those who wait already.
+#[tokio::test]
+async fn runs_that_were_given_back_pass_nobody_who_waits() {
+    let fixture = Fixture::new().await;
+    let worker = fixture.worker(1).await;
+    for id in 0..4 {
+        fixture.chat(id, owner(1)).await;
+    }
+    let owned = fixture.claim(worker, 3).await;
+    fixture.chat(10, owner(2)).await;
+    let back: Vec<_> = owned.iter().map(|run| (run.id, run.token.fence)).collect();
+    fixture.store.release(worker, &back, Duration::ZERO).await.unwrap();
+    let first = fixture.claim(worker, 2).await;
+    let ids: Vec<u128> = first.iter().map(|run| run.id.uuid().as_u128()).collect();
+    assert_eq!(ids, [3, 10]);
+}
+
 #[tokio::test]
 async fn release_counts_only_under_its_fence() {
     let fixture = Fixture::new().await;
     let (chat, run) = fixture.running_chat(1).await;
     let worker = run.token.worker;
     let stale = [(run.id, Fence(0))];
-    assert!(fixture.store.release(worker, &stale).await.unwrap().is_empty());
+    assert!(fixture.store.release(worker, &stale, Duration::ZERO).await.unwrap().is_empty());
     let mine = [(run.id, run.token.fence)];
-    assert_eq!(fixture.store.release(worker, &mine).await.unwrap(), [run.id]);
-    assert!(fixture.store.release(worker, &mine).await.unwrap().is_empty(), "once");
+    assert_eq!(fixture.store.release(worker, &mine, Duration::ZERO).await.unwrap(), [run.id]);
+    assert!(fixture.store.release(worker, &mine, Duration::ZERO).await.unwrap().is_empty(), "once");
     let stored = fixture.store.get(chat, Reach::Everything).await.unwrap().unwrap();
     assert_eq!(stored.status, RunStatus::Pending);
 }

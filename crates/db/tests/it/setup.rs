@@ -1,14 +1,19 @@
 //! What the tests of this crate share.
 
+use std::time::Duration;
+
 use musterbeat_core::chat::{Applied, Event, NewChat, Title};
 use musterbeat_core::id::{ChatId, OwnerId, WorkerId};
 use musterbeat_core::message::{Content, NewMessage, Turn};
 use musterbeat_core::port::{ChatStore, Lease, LeaseStore, RunStore};
 use musterbeat_core::run::{Run, RunKind};
 use musterbeat_db::PgStore;
-use musterbeat_testkit::TestDatabase;
-use sqlx::PgPool;
+use musterbeat_testkit::{TestDatabase, eventually};
+use sqlx::{PgPool, Postgres, Transaction};
 use uuid::Uuid;
+
+/// Longest wait for anything; a test that meets it has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A database of its own, and the store on it.
 pub(crate) struct Fixture {
@@ -20,7 +25,11 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     pub(crate) async fn new() -> Self {
-        let database = TestDatabase::create().await.unwrap();
+        Self::on(TestDatabase::create().await.unwrap()).await
+    }
+
+    /// Meets a database without a detour.
+    pub(crate) async fn on(database: TestDatabase) -> Self {
         let pool = database.pool().await.unwrap();
         Self { store: PgStore::new(pool.clone()), pool, database }
     }
@@ -62,6 +71,37 @@ impl Fixture {
         let claimed = self.claim(worker, 100).await;
         let run = claimed.into_iter().find(|run| run.id == chat.into()).unwrap();
         (chat, run)
+    }
+
+    /// Holds a chat's run locked until the transaction ends.
+    pub(crate) async fn lock(&self, chat: ChatId) -> Transaction<'static, Postgres> {
+        let mut holder = self.pool.begin().await.unwrap();
+        sqlx::query("select from runs where run_id = $1 for update")
+            .bind(chat.uuid())
+            .execute(&mut *holder)
+            .await
+            .unwrap();
+        holder
+    }
+
+    /// Makes each transaction that creates a chat wait in its commit for advisory lock 1.
+    pub(crate) async fn hold_commits_of_chats(&self) {
+        const HOLD: &str = "
+            create function wait_for_the_gate() returns trigger language plpgsql as
+                $$ begin perform pg_advisory_xact_lock(1); return null; end $$;
+            create constraint trigger gate after insert on chats deferrable initially deferred
+                for each row execute function wait_for_the_gate();";
+        sqlx::raw_sql(HOLD).execute(&self.pool).await.unwrap();
+    }
+
+    /// Waits until a session of this database waits for a lock.
+    pub(crate) async fn somebody_waits_for_a_lock(&self) {
+        const WAITING: &str = "select exists (select from pg_stat_activity
+            where datname = current_database() and wait_event_type = 'Lock')";
+        eventually(PATIENCE, "somebody waits for a lock", async || {
+            sqlx::query_scalar(WAITING).fetch_one(&self.pool).await.unwrap()
+        })
+        .await;
     }
 
     /// Finishes a turn as the run's owner.

@@ -47,7 +47,12 @@ impl Store {
 }
 
 /// Has a run worked on by a runner that ends each turn as given.
-async fn work(store: &Store, stop: bool, context: MockRunContext, ends: Vec<TurnEnd>) -> Outcome {
+async fn work(
+    store: &Store,
+    stop: bool,
+    context: impl RunContext + 'static,
+    ends: Vec<TurnEnd>,
+) -> Outcome {
     let ends = Mutex::new(VecDeque::from(ends));
     let mut runner = MockChatRunner::new();
     runner
@@ -87,6 +92,45 @@ async fn storage_that_stays_away_hands_the_run_back() {
     assert_eq!(outcome, Outcome::Stopped);
     assert!(store.writes().len() > 1);
     assert!(began.elapsed() <= Duration::from_secs(10), "it is given up in time");
+}
+
+/// What storage refuses it would refuse again, and a model would be asked each time.
+#[tokio::test(start_paused = true)]
+async fn answer_that_storage_refuses_ends_the_turn_in_error() {
+    let store = Store::answering([Err(ApplyError::Store(broken())), Ok(RunStatus::Error)]);
+    let outcome = work(&store, false, context(None), vec![answer("one")]).await;
+    assert_eq!(outcome, Outcome::Settled);
+    let error = "step 0: error the turn was not stored: failed to play";
+    assert_eq!(store.writes(), ["step 0: answer one", error]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn chat_that_storage_cannot_change_at_all_fails_its_run() {
+    let refused = || Err(ApplyError::Store(broken()));
+    let store = Store::answering([refused(), refused()]);
+    let outcome = work(&store, false, context(None), vec![answer("one")]).await;
+    assert_eq!(outcome, Outcome::Failed("failed to play".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn answer_of_too_many_messages_is_an_error() {
+    let store = Store::answering([Ok(RunStatus::Error)]);
+    let message = NewMessage::answer(Content::produced("x"), None);
+    let many = TurnEnd::Answer(vec![message; ANSWER_MESSAGES_MAX + 1]);
+    work(&store, false, context(None), vec![many]).await;
+    assert_eq!(
+        store.writes(),
+        ["step 0: error the answer has 257 messages, at most 256 are allowed"]
+    );
+}
+
+/// It would wait for ever for the reason why it was stopped.
+#[tokio::test(start_paused = true)]
+async fn runner_that_stops_unasked_fails_its_turn() {
+    let store = Store::answering([Ok(RunStatus::Error)]);
+    let outcome = work(&store, false, Unasked, vec![TurnEnd::Stopped(None)]).await;
+    assert_eq!(outcome, Outcome::Settled);
+    assert_eq!(store.writes(), ["step 0: error the runner stopped without being asked to"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -132,6 +176,24 @@ async fn run_claimed_to_finish_an_interrupt_answers_nothing() {
     assert_eq!(store.writes(), ["step 0: answer nothing"]);
 }
 
+/// The context of a run that nobody stops.
+struct Unasked;
+
+#[async_trait]
+impl RunContext for Unasked {
+    async fn stopped(&self) -> StopCause {
+        std::future::pending().await
+    }
+
+    fn is_draining(&self) -> bool {
+        false
+    }
+
+    fn begin(&self, _step: Step) {}
+
+    fn part(&self, _part: Vec<u8>) {}
+}
+
 fn context(stopped: Option<StopCause>) -> MockRunContext {
     let mut context = MockRunContext::new();
     context.expect_is_draining().return_const(false);
@@ -174,4 +236,8 @@ fn question(chat: ChatId) -> Message {
 
 fn unavailable() -> StoreError {
     StoreError::Unavailable { operation: "play", source: "the database is away".into() }
+}
+
+fn broken() -> StoreError {
+    StoreError::Broken { operation: "play", source: "it cannot be stored".into() }
 }

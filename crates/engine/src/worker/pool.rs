@@ -1,13 +1,14 @@
 //! The runs that a worker owns, each in a task of its own.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
-use musterbeat_core::id::RunId;
+use musterbeat_core::id::{Fence, RunId};
 use musterbeat_core::port::{RunContext, RunStore, Runner, StoreError, Topic, WriteError};
 use musterbeat_core::run::{Outcome, Run, RunEnd, RunKind, StopCause};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::{Ports, Serving};
 use crate::context::Context;
@@ -18,6 +19,9 @@ use crate::panic::caught;
 use crate::parts::PartStreams;
 use crate::retry::{BACKOFF, Retry};
 use crate::shutdown::Shutdown;
+
+/// Wait before a run is ready again that was given back unasked; doubled at most, by jitter.
+const RELEASE_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a worker runs, by kind.
 pub(super) struct Pool {
@@ -42,6 +46,7 @@ struct KindPool {
 
 struct Ended {
     run: RunId,
+    fence: Fence,
     index: usize,
 }
 
@@ -123,20 +128,22 @@ impl Pool {
             let runner = Arc::clone(&self.kinds[index].runner);
             let ports = self.ports.clone();
             self.tasks.spawn(async move {
-                let id = run.id;
+                let ended = Ended { run: run.id, fence: run.token.fence, index };
                 work(run, &context, &*runner, &ports).await;
-                Ended { run: id, index }
+                ended
             });
         }
     }
 
-    /// Waits until a run has ended; for ever while none runs.
+    /// Waits until runs have ended, one at least; for ever while none runs.
     pub(super) async fn finished(&mut self) {
         match self.tasks.join_next().await {
-            Some(Ok(ended)) => self.forget(&ended),
-            // A task ends by itself, and its runner's panics are caught inside.
-            Some(Err(error)) => std::panic::resume_unwind(error.into_panic()),
+            Some(joined) => self.forget(joined),
             None => std::future::pending().await,
+        }
+        // Those that ended with it: one claim then fills all their places.
+        while let Some(joined) = self.tasks.try_join_next() {
+            self.forget(joined);
         }
     }
 
@@ -147,14 +154,33 @@ impl Pool {
         }
     }
 
+    /// Ends every run where it stands; what they own is for the one who resigns.
+    pub(super) async fn abort_all(&mut self) {
+        for context in std::mem::take(&mut self.contexts).into_values() {
+            tracing::warn!(run.id = %context.run(), "a run did not stop in time and is ended");
+        }
+        self.tasks.shutdown().await;
+        for kind in &mut self.kinds {
+            metrics::gauge!(RUNS_OWNED.name, "kind" => kind.kind.to_string()).set(0.0);
+            kind.owned = 0;
+        }
+    }
+
     pub(super) fn stop_all(&self, cause: StopCause) {
         for context in self.contexts.values() {
             context.stop(cause);
         }
     }
 
-    fn forget(&mut self, ended: &Ended) {
-        self.contexts.remove(&ended.run);
+    fn forget(&mut self, joined: Result<Ended, JoinError>) {
+        // A task ends by itself, and its runner's panics are caught inside.
+        let ended = joined.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        // A run may have been won back before its former end was noticed.
+        if let Entry::Occupied(entry) = self.contexts.entry(ended.run)
+            && entry.get().fence() == ended.fence
+        {
+            entry.remove();
+        }
         let kind = &mut self.kinds[ended.index];
         kind.owned -= 1;
         metrics::gauge!(RUNS_OWNED.name, "kind" => kind.kind.to_string()).decrement(1.0);
@@ -172,7 +198,7 @@ async fn work(run: Run, context: &Arc<Context>, runner: &dyn Runner, ports: &Por
         Outcome::Settled => Ok(()),
         Outcome::Done => finish(&run, RunEnd::Done, &*ports.runs).await,
         Outcome::Failed(error) => finish(&run, RunEnd::Failed(error), &*ports.runs).await,
-        Outcome::Stopped => release(&run, ports).await,
+        Outcome::Stopped => release(&run, context, ports).await,
     };
     if let Err(error) = written {
         metrics::counter!(WRITES_GIVEN_UP.name, "kind" => run.kind.to_string()).increment(1);
@@ -195,11 +221,14 @@ async fn finish(run: &Run, end: RunEnd, runs: &dyn RunStore) -> Result<(), Store
     }
 }
 
-async fn release(run: &Run, ports: &Ports) -> Result<(), StoreError> {
+async fn release(run: &Run, context: &Context, ports: &Ports) -> Result<(), StoreError> {
+    // Who stopped unasked would be asked again at once, and might stop again, for ever.
+    let pause = if context.is_stopped() { Duration::ZERO } else { RELEASE_PAUSE };
+    let pause = pause.mul_f64(1.0 + rand::random::<f64>());
     let mut retry = Retry::new();
     loop {
         let named = [(run.id, run.token.fence)];
-        match ports.runs.release(run.token.worker, &named).await {
+        match ports.runs.release(run.token.worker, &named, pause).await {
             Ok(released) => {
                 for run in released {
                     ports.publish.publish(Topic::Pending, run.uuid());

@@ -39,10 +39,22 @@ impl Diary {
     }
 }
 
-/// A runner that takes a given time for each run, or panics.
+/// How a runner goes about its runs.
+#[derive(Clone, Copy)]
+enum Manner {
+    /// It stops when it is told to.
+    Obedient,
+    /// It goes on whatever it is told.
+    Deaf,
+    /// It returns a run that nobody asked back.
+    Fickle,
+    Panicking,
+}
+
+/// A runner that takes a given time for each run.
 struct Paced {
     time: Duration,
-    panics: bool,
+    manner: Manner,
     diary: Diary,
 }
 
@@ -53,7 +65,15 @@ impl Runner for Paced {
     }
 
     async fn run(&self, run: Run, context: Arc<dyn RunContext>) -> Outcome {
-        assert!(!self.panics, "as planned");
+        match self.manner {
+            Manner::Obedient => {}
+            Manner::Deaf => {
+                sleep(self.time).await;
+                return Outcome::Done;
+            }
+            Manner::Fickle => return Outcome::Stopped,
+            Manner::Panicking => panic!("as planned"),
+        }
         tokio::select! {
             cause = context.stopped() => {
                 self.diary.note(format!("{} stopped: {}", number(run.id), cause.as_str()));
@@ -83,7 +103,7 @@ struct Bench {
     finish_failures: Arc<Mutex<u32>>,
     capacity: usize,
     time: Duration,
-    panics: bool,
+    manner: Manner,
 }
 
 impl Bench {
@@ -97,13 +117,25 @@ impl Bench {
             finish_failures: Arc::default(),
             capacity: 10,
             time: Duration::from_millis(100),
-            panics: false,
+            manner: Manner::Obedient,
+        }
+    }
+
+    fn serving(&self) -> Vec<Serving> {
+        let paced = Paced { time: self.time, manner: self.manner, diary: self.diary.clone() };
+        vec![Serving { runner: Arc::new(paced), capacity: self.capacity }]
+    }
+
+    fn ports(&self) -> Ports {
+        Ports {
+            leases: Arc::new(self.leases()),
+            runs: Arc::new(self.runs()),
+            publish: Arc::new(self.publish()),
+            watch: Arc::new(self.watch()),
         }
     }
 
     fn worker(&self) -> Worker {
-        let paced = Paced { time: self.time, panics: self.panics, diary: self.diary.clone() };
-        let serving = vec![Serving { runner: Arc::new(paced), capacity: self.capacity }];
         let options = WorkerOptions {
             lease: Lease {
                 worker: WorkerId::new(Uuid::from_u128(1)),
@@ -116,26 +148,15 @@ impl Bench {
             poll_interval: Duration::from_secs(1),
             drain_timeout: Duration::from_secs(30),
         };
-        let ports = Ports {
-            leases: Arc::new(self.leases()),
-            runs: Arc::new(self.runs()),
-            publish: Arc::new(self.publish()),
-            watch: Arc::new(self.watch()),
-        };
-        Worker::new(
-            ports,
-            serving,
-            PartStreams::new(<_>::default()),
-            options,
-            self.shutdown.clone(),
-        )
+        let parts = PartStreams::new(<_>::default());
+        Worker::new(self.ports(), self.serving(), parts, options, self.shutdown.clone())
     }
 
     fn leases(&self) -> MockLeaseStore {
         let mut leases = MockLeaseStore::new();
         leases.expect_register().returning(|_| Ok(()));
         let diary = self.diary.clone();
-        leases.expect_resign().times(1).returning(move |_| {
+        leases.expect_resign().times(..=1).returning(move |_| {
             diary.note("resigned");
             Ok(vec![run_id(99)])
         });
@@ -168,7 +189,14 @@ impl Bench {
             }
             Ok(())
         });
-        runs.expect_release().returning(|_, runs| Ok(runs.iter().map(|(run, _)| *run).collect()));
+        let diary = self.diary.clone();
+        runs.expect_release().returning(move |_, runs, pause| {
+            if pause > Duration::ZERO {
+                assert!((1.0..=2.0).contains(&pause.as_secs_f64()), "{pause:?}");
+                diary.note("given back with a pause");
+            }
+            Ok(runs.iter().map(|(run, _)| *run).collect())
+        });
         runs
     }
 
@@ -219,7 +247,7 @@ async fn full_worker_claims_again_as_soon_as_a_run_ends() {
     let mut bench = Bench::new([Ok(2), Ok(2), Ok(0)]);
     bench.capacity = 2;
     let lines = bench.run_for(Duration::from_millis(500)).await;
-    assert_eq!(lines[..2], ["claimed 2 of 2 at 0 ms", "claimed 1 of 1 at 100 ms"]);
+    assert_eq!(lines[..2], ["claimed 2 of 2 at 0 ms", "claimed 2 of 2 at 100 ms"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -244,7 +272,7 @@ async fn failed_claim_is_tried_again() {
 #[tokio::test(start_paused = true)]
 async fn panic_of_a_runner_ends_its_run_only() {
     let mut bench = Bench::new([Ok(1), Ok(0), Ok(1)]);
-    bench.panics = true;
+    bench.manner = Manner::Panicking;
     let lines = bench.run_for(Duration::from_millis(1_500)).await;
     assert_eq!(
         lines[..4],
@@ -260,7 +288,7 @@ async fn panic_of_a_runner_ends_its_run_only() {
 #[tokio::test(start_paused = true)]
 async fn end_of_a_run_is_written_again_until_it_is_answered() {
     let mut bench = Bench::new([Ok(1)]);
-    bench.panics = true;
+    bench.manner = Manner::Panicking;
     *bench.finish_failures.lock().unwrap() = 3;
     let lines = bench.run_for(Duration::from_secs(5)).await;
     assert_eq!(lines.iter().filter(|line| line.starts_with("0 failed")).count(), 1);
@@ -285,6 +313,44 @@ async fn drain_hands_over_what_takes_too_long() {
         ["0 stopped: shutdown", "pending 0 published", "resigned", "pending 99 published"]
     );
     assert_eq!(bench.diary.elapsed(), 30_010);
+}
+
+/// One deaf runner must not cost the worker its resignation.
+#[tokio::test(start_paused = true)]
+async fn run_that_does_not_stop_is_ended_and_the_worker_resigns() {
+    let mut bench = Bench::new([Ok(1)]);
+    bench.time = Duration::from_hours(1);
+    bench.manner = Manner::Deaf;
+    let lines = bench.run_for(Duration::from_millis(10)).await;
+    assert_eq!(lines[1..], ["resigned", "pending 99 published"]);
+    assert_eq!(bench.diary.elapsed(), 40_010);
+}
+
+#[tokio::test(start_paused = true)]
+async fn run_given_back_unasked_is_not_claimed_again_at_once() {
+    let mut bench = Bench::new([Ok(1)]);
+    bench.manner = Manner::Fickle;
+    let lines = bench.run_for(Duration::from_millis(10)).await;
+    assert_eq!(lines[1], "given back with a pause");
+}
+
+/// The end of the former run is noticed only after the run was claimed again.
+#[tokio::test(start_paused = true)]
+async fn run_won_back_before_its_end_was_noticed_is_still_told_to_stop() {
+    let bench = Bench::new([]);
+    let parts = PartStreams::new(<_>::default());
+    let mut pool = Pool::new(bench.serving(), parts, bench.ports(), bench.shutdown.clone());
+    let worker = WorkerId::new(Uuid::from_u128(1));
+    let mut run = run(7, worker, &pool.kind(0));
+    pool.start(0, vec![run.clone()]);
+    sleep(bench.time * 2).await;
+    run.token.fence = Fence(2);
+    pool.start(0, vec![run]);
+
+    pool.finished().await;
+    pool.stop_all(StopCause::Shutdown);
+    pool.all_finished().await;
+    assert_eq!(bench.diary.lines()[0], "7 stopped: shutdown");
 }
 
 #[tokio::test(start_paused = true)]

@@ -80,8 +80,8 @@ fn event_schema() -> ObjectBuilder {
 
 /// Follows a chat.
 ///
-/// Events: `snapshot` (the chat, its messages and its queue), `message`, `queue`, `status`,
-/// `error`, `part` (a piece of the answer, while it comes), `resync` (pieces were missed),
+/// Events: `snapshot` (the chat, the first page of its messages, its queue), `message`, `queue`,
+/// `status`, `error`, `part` (a piece of the answer, while it comes), `resync` (pieces were missed),
 /// `history_reset` (a snapshot follows), `ping`. The last event of a change carries the chat's
 /// version as its id; sent back as `Last-Event-ID`, the stream goes on after it.
 #[utoipa::path(

@@ -1,6 +1,7 @@
 //! What one follower of a chat is sent, and when.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
 
 use axum::response::sse::Event;
 use futures_util::FutureExt;
@@ -10,6 +11,7 @@ use musterbeat_core::port::{Interest, StoreError, Topic, Watch, Watcher};
 use musterbeat_engine::parts::{PartEvent, PartReader};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use super::Until;
@@ -17,6 +19,9 @@ use crate::api::wire::{Chat, Message, Queued, Status};
 use crate::app::App;
 use crate::http::problem::{Kind, Problem};
 use crate::identity::Caller;
+
+/// Longest wait before a follower looks for changes, whatever notices say; a half at least.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Pieces sent in a row before changes are looked at: a runner may be faster than a follower.
 const PARTS_IN_ROW_MAX: u32 = 64;
@@ -31,6 +36,7 @@ pub(super) struct Feed {
     chat: ChatId,
     until: Until,
     changes: Box<dyn Watcher>,
+    look_at: Instant,
     revoked: Option<Box<dyn Watcher>>,
     parts: PartReader,
     parts_in_row: u32,
@@ -114,6 +120,7 @@ impl Feed {
             chat,
             until,
             changes,
+            look_at: next_look(),
             revoked,
             parts,
             parts_in_row: 0,
@@ -168,6 +175,7 @@ impl Feed {
             // Before changes: the pieces of an answer come before the answer.
             part = self.parts.next() => Wake::Part(part),
             _ = self.changes.recv() => Wake::Changed,
+            () = sleep_until(self.look_at) => Wake::Changed,
         };
         self.parts_in_row = if matches!(wake, Wake::Part(_)) { self.parts_in_row + 1 } else { 0 };
         wake
@@ -206,6 +214,7 @@ impl Feed {
 
     /// Queues a page of what changed; false when the chat is not there.
     async fn read(&mut self) -> Result<bool, StoreError> {
+        self.look_at = next_look();
         let reach = self.caller.reach();
         let read = self.app.chat_store.changes(self.chat, reach, self.version).await?;
         let Some(changes) = read else { return Ok(false) };
@@ -264,6 +273,11 @@ impl Seen {
         let error = chat.error().map(str::to_owned);
         Self { status: chat.status(), error, queue }
     }
+}
+
+/// Spread evenly, so that followers who came together do not look together.
+fn next_look() -> Instant {
+    Instant::now() + LOOK_INTERVAL.mul_f64(0.5 + rand::random::<f64>() / 2.0)
 }
 
 async fn watch(watch: &dyn Watch, topic: Topic, id: Uuid) -> Result<Box<dyn Watcher>, Problem> {
