@@ -19,7 +19,7 @@ pub(crate) async fn start(provider: Option<Provider>) -> Result<TestServer> {
 
 /// Starts a server that keeps what was committed in `data_dir`.
 ///
-/// It ends with the thread that starts it, which is to be that of `main`.
+/// It ends when it is dropped, or with this program.
 pub(crate) fn start_in(data_dir: &Path) -> Result<Server> {
     let options = Options {
         source: Settings::from_env()?.source,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::command;
 use crate::error::StartError;
 use crate::folder::DataFolder;
+use crate::nofollow;
 use crate::options::Durability;
 use crate::password::Password;
 use crate::source::Binaries;
@@ -25,7 +26,7 @@ pub(crate) fn major(folder: &DataFolder) -> Result<Option<u32>, StartError> {
     if !pgdata.exists() {
         return Ok(None);
     }
-    let version = fs::read_to_string(pgdata.join("PG_VERSION")).ok();
+    let version = nofollow::read_in(&pgdata, "PG_VERSION").ok().flatten();
     match version.and_then(|text| text.trim().parse().ok()) {
         Some(major) => Ok(Some(major)),
         None => Err(StartError::Damaged { pgdata }),

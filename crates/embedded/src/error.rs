@@ -30,6 +30,15 @@ pub enum StartError {
         /// The folder that was asked for.
         data_dir: PathBuf,
     },
+    /// A symbolic link stands where the data folder has a file or folder of its own.
+    #[error(
+        "{} is a symbolic link, and nothing in a data folder may lead out of it: put what it \
+         leads to in its place, or choose another data folder", path.display()
+    )]
+    Linked {
+        /// The link.
+        path: PathBuf,
+    },
     /// Root must hand PostgreSQL to another user, and there is none.
     #[error(
         "PostgreSQL refuses to run as root, and neither user `postgres` nor `nobody` exists: \

@@ -6,9 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 
-use nix::fcntl::OFlag;
-
 use crate::error::StartError;
+use crate::nofollow;
 use crate::user::RunAs;
 
 /// What lies where in a data folder.
@@ -19,6 +18,9 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
+    /// The name of the file with the password.
+    pub(crate) const PASSWORD: &str = "password";
+
     /// The database, `PGDATA`.
     pub(crate) fn pgdata(&self) -> PathBuf {
         self.root.join("postgres")
@@ -26,7 +28,7 @@ impl Layout {
 
     /// The password of the database's only user.
     pub(crate) fn password(&self) -> PathBuf {
-        self.root.join("password")
+        self.root.join(Self::PASSWORD)
     }
 
     /// The folder of the Unix socket.
@@ -62,6 +64,7 @@ impl DataFolder {
         let root = fs::canonicalize(data_dir).map_err(StartError::io("resolve", data_dir))?;
         let layout = Layout { root };
         refuse_foreign(&layout)?;
+        refuse_links(&layout)?;
         let run_as = RunAs::choose(Some(&layout.pgdata())).ok_or(StartError::NoAccount)?;
         let lock = take_lock(&layout, &run_as)?;
         let folder = Self { layout, run_as, lock };
@@ -89,15 +92,14 @@ impl DataFolder {
     /// Gives the folder to the user that PostgreSQL runs as, and to nobody else.
     fn make_private(&self) -> Result<(), StartError> {
         let sockets = self.layout.sockets();
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&sockets)
-            .map_err(StartError::io("create", &sockets))?;
+        match DirBuilder::new().mode(0o700).create(&sockets) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(StartError::io("create", &sockets)(error));
+            }
+            _ => {}
+        }
         for path in [&sockets, &self.layout.root] {
-            fs::set_permissions(path, Permissions::from_mode(0o700))
-                .and_then(|()| self.run_as.own_folder(path))
-                .map_err(StartError::io("make private", path))?;
+            self.own_folder(path).map_err(StartError::io("make private", path))?;
         }
         match self.run_as.barred_from(&self.layout.root) {
             Some(barrier) => Err(StartError::Unreachable {
@@ -107,6 +109,13 @@ impl DataFolder {
             }),
             None => Ok(()),
         }
+    }
+
+    /// Gives the folder at `path`, and nothing that a link there leads to.
+    fn own_folder(&self, path: &Path) -> io::Result<()> {
+        let opened = nofollow::open_folder(path)?;
+        opened.set_permissions(Permissions::from_mode(0o700))?;
+        self.run_as.own(&opened)
     }
 }
 
@@ -144,6 +153,17 @@ fn refuse_foreign(layout: &Layout) -> Result<(), StartError> {
     }
 }
 
+/// Refuses a folder where a link stands for something of ours, which root would follow elsewhere.
+///
+/// One that appears later meets the guards of [`nofollow`].
+fn refuse_links(layout: &Layout) -> Result<(), StartError> {
+    let ours = [layout.lock(), layout.password(), layout.pgdata(), layout.sockets(), layout.log()];
+    match ours.into_iter().find(|path| path.is_symlink()) {
+        Some(path) => Err(StartError::Linked { path }),
+        None => Ok(()),
+    }
+}
+
 /// Takes the lock for the life of the returned file and writes our number into it.
 fn take_lock(layout: &Layout, run_as: &RunAs) -> Result<File, StartError> {
     let path = layout.lock();
@@ -170,8 +190,7 @@ fn take_lock(layout: &Layout, run_as: &RunAs) -> Result<File, StartError> {
 
 /// Opens a file for its owner alone, who is the user that PostgreSQL runs as.
 fn open_private(path: &Path, options: &mut OpenOptions, run_as: &RunAs) -> io::Result<File> {
-    // The folder belongs to an unprivileged user, who must not lead root to a file elsewhere.
-    let file = options.mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path)?;
-    run_as.own_file(&file)?;
+    let file = nofollow::open_file(path, options.mode(0o600))?;
+    run_as.own(&file)?;
     Ok(file)
 }

@@ -12,6 +12,7 @@ use crate::cluster::confine;
 use crate::command::{Tail, ending};
 use crate::error::StartError;
 use crate::folder::DataFolder;
+use crate::nofollow;
 use crate::options::{Durability, Options};
 use crate::pidfile::PidFile;
 use crate::postmaster::Postmaster;
@@ -152,7 +153,7 @@ fn await_ready(
 /// Returns the end of what was logged since the log had `start` bytes.
 fn log_since(log: &Path, start: u64) -> Tail {
     let mut bytes = Vec::new();
-    let read = fs::File::open(log).and_then(|mut file| {
+    let read = nofollow::open_file(log, OpenOptions::new().read(true)).and_then(|mut file| {
         file.seek(SeekFrom::Start(start))?;
         file.take(LOG_BYTES_MAX).read_to_end(&mut bytes)
     });

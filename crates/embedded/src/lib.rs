@@ -40,6 +40,7 @@ mod probe;
 mod cluster;
 mod folder;
 mod launch;
+mod nofollow;
 mod options;
 mod password;
 mod pidfile;

@@ -1,11 +1,12 @@
 //! The password of the database's only user.
 
 use std::fmt::{self, Write as _};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write as _};
 
 use crate::error::StartError;
 use crate::folder::{DataFolder, Layout};
+use crate::nofollow;
 
 /// Random bytes in a password.
 const RANDOM_BYTES: usize = 24;
@@ -30,16 +31,15 @@ impl Password {
 
     /// Reads the password of an existing database; `None` when the file is missing or empty.
     pub(crate) fn read(layout: &Layout) -> io::Result<Option<Self>> {
-        match fs::read_to_string(layout.password()) {
-            Ok(text) => Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()).map(Self)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        let text = nofollow::read_in(&layout.root, Layout::PASSWORD)?;
+        let password = text.map(|text| text.trim().to_owned());
+        Ok(password.filter(|password| !password.is_empty()).map(Self))
     }
 
     /// Returns the URL of `database` on `port` of this machine.
     pub(crate) fn url(&self, port: u16, database: &str) -> String {
-        format!("postgres://postgres:{}@127.0.0.1:{port}/{database}", self.0)
+        // The server has no TLS, and without this word a client takes one from its environment.
+        format!("postgres://postgres:{}@127.0.0.1:{port}/{database}?sslmode=disable", self.0)
     }
 
     fn random() -> io::Result<Self> {

@@ -1,9 +1,11 @@
 //! PostgreSQL's own account of who runs in a database folder.
 
+use std::io;
 use std::path::Path;
-use std::{fs, io};
 
 use nix::unistd::Pid;
+
+use crate::nofollow;
 
 /// What `postmaster.pid` says.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,11 +24,7 @@ impl PidFile {
 
     /// Reads the file of `pgdata`; `None` when there is none or it names no process.
     pub(crate) fn read(pgdata: &Path) -> io::Result<Option<Self>> {
-        match fs::read_to_string(pgdata.join(Self::NAME)) {
-            Ok(text) => Ok(Self::parse(&text)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        Ok(nofollow::read_in(pgdata, Self::NAME)?.and_then(|text| Self::parse(&text)))
     }
 
     /// Lines: process, folder, start time, port, socket folder, address, memory key, status.

@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 
 use crate::error::StartError;
 use crate::folder::DataFolder;
+use crate::nofollow;
 use crate::pidfile::PidFile;
 use crate::shutdown::shut_down;
 
@@ -30,8 +31,9 @@ pub(crate) fn evict_leftover(folder: &DataFolder) -> Result<(), StartError> {
     }
     // PostgreSQL refuses to start when the number in the file is that of a living process of its
     // user, whatever that process is; a file with a dead number it replaces by itself.
-    if path.exists() && kill(pid, None).is_ok() {
-        fs::remove_file(&path).map_err(StartError::io("remove", &path))?;
+    let is_left = PidFile::read(&pgdata).is_ok_and(|file| file.is_some());
+    if is_left && kill(pid, None).is_ok() {
+        nofollow::remove_in(&pgdata, PidFile::NAME).map_err(StartError::io("remove", &path))?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The user that PostgreSQL runs as: oneself, but never root.
 
 use std::fs::{self, File};
-use std::os::unix::fs::{MetadataExt, chown, fchown};
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -29,8 +29,9 @@ impl RunAs {
         if !geteuid().is_root() {
             return Some(Self::Oneself);
         }
-        let owner = pgdata.and_then(|folder| fs::metadata(folder).ok()).map(|found| found.uid());
-        owner
+        let found = pgdata.and_then(|folder| fs::symlink_metadata(folder).ok());
+        found
+            .map(|found| found.uid())
             .filter(|uid| *uid != 0)
             // initdb and postgres look themselves up: a user without an entry does not do.
             .and_then(|uid| User::from_uid(Uid::from_raw(uid)).ok().flatten())
@@ -46,16 +47,8 @@ impl RunAs {
         }
     }
 
-    /// Gives the folder `path` to this user.
-    pub(crate) fn own_folder(&self, path: &Path) -> io::Result<()> {
-        match self {
-            Self::Oneself => Ok(()),
-            Self::Account(user) => chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())),
-        }
-    }
-
-    /// Gives the open `file` to this user.
-    pub(crate) fn own_file(&self, file: &File) -> io::Result<()> {
+    /// Gives the open file or folder to this user.
+    pub(crate) fn own(&self, file: &File) -> io::Result<()> {
         match self {
             Self::Oneself => Ok(()),
             Self::Account(user) => fchown(file, Some(user.uid.as_raw()), Some(user.gid.as_raw())),

@@ -1,9 +1,9 @@
 //! A database of its own for each test.
 
 mod admin;
+mod leftover;
 mod template;
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -13,7 +13,6 @@ use sqlx::{Connection, PgConnection, PgPool};
 use tokio::runtime;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
-use uuid::Uuid;
 
 use crate::TestServer;
 use admin::{Admin, sqlstate};
@@ -87,7 +86,7 @@ impl TestDatabase {
 
     /// Takes a new name for a database that is made next.
     fn named(admin: Admin) -> Self {
-        let name = unique_name();
+        let name = leftover::unique_name();
         let url = admin.url_of(&name);
         Self { admin, name, url }
     }
@@ -137,13 +136,4 @@ fn drop_database(admin: &Admin, name: &str) -> Result<()> {
     // A name that resolves slowly must not hold up the test.
     runtime.shutdown_background();
     done.with_context(|| format!("no answer within {DROP_TIMEOUT:?}"))?
-}
-
-/// Returns a name that no other database of any process has.
-fn unique_name() -> String {
-    static MADE: AtomicU32 = AtomicU32::new(0);
-    let made = MADE.fetch_add(1, Ordering::Relaxed);
-    // The last digits are the random ones.
-    let random = Uuid::now_v7().simple().to_string().split_off(24);
-    format!("mb_test_{}_{made}_{random}", std::process::id())
 }

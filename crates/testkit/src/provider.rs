@@ -9,10 +9,12 @@ mod owner;
 mod ready;
 mod settings;
 
+use std::fmt;
+
 use anyhow::{Context, Result, bail};
 use tokio::sync::OnceCell;
 
-use keeper::Keeper;
+use keeper::{Found, Kept};
 pub use settings::{ImageName, Provider, Settings};
 
 /// A running server, stopped when it is dropped unless it was given by URL.
@@ -20,8 +22,8 @@ pub use settings::{ImageName, Provider, Settings};
 pub struct TestServer {
     url: String,
     description: String,
-    /// INVARIANT: what it keeps lives as long as this value.
-    _keeper: Option<Keeper>,
+    /// INVARIANT: the server lives as long as this value; `None` for one that was given.
+    _kept: Option<Kept>,
 }
 
 impl TestServer {
@@ -89,7 +91,7 @@ enum Attempt {
 }
 
 /// A server that somebody here has to stop.
-trait Running {
+trait Running: fmt::Debug + Send + Sync {
     /// Returns the URL for an administrator.
     fn url(&self) -> String;
 
@@ -102,21 +104,18 @@ trait Running {
 
 async fn start(provider: Provider, settings: &Settings) -> Result<Attempt> {
     let settings = settings.clone();
-    let kept = match provider {
+    let found = match provider {
         Provider::Url => return given::find(settings.url.as_deref()).await.map(Attempt::Started),
-        Provider::Docker => Keeper::start(move || docker::start(&settings.image)).await?,
-        Provider::Embedded => {
-            Keeper::start(move || embedded::start(settings.source).map(keeper::Found::Running))
-                .await?
-        }
+        Provider::Docker => keeper::start(move || docker::start(&settings.image)).await?,
+        Provider::Embedded => keeper::start(|| embedded::start(settings.source)).await?,
     };
-    let (keeper, url, origin) = match kept {
-        keeper::Kept::Running { keeper, url, origin } => (keeper, url, origin),
-        keeper::Kept::Absent(why) => return Ok(Attempt::Absent(why)),
+    let kept = match found {
+        Found::Running(kept) => kept,
+        Found::Absent(why) => return Ok(Attempt::Absent(why)),
     };
-    let version = ready::version(&url).await?;
-    let description = format!("PostgreSQL {version} from {origin}");
-    Ok(Attempt::Started(TestServer { url, description, _keeper: Some(keeper) }))
+    let version = ready::version(&kept.url).await?;
+    let description = format!("PostgreSQL {version} from {}", kept.origin);
+    Ok(Attempt::Started(TestServer { url: kept.url.clone(), description, _kept: Some(kept) }))
 }
 
 fn say(line: &str) {

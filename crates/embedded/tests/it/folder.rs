@@ -1,9 +1,10 @@
 //! Data folders that cannot be used, and what is said about it.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 
-use musterbeat_embedded::{Server, StartError};
+use musterbeat_embedded::{Server, StartError, running};
 
 use crate::helper::{Place, give_away, is_root, options};
 
@@ -83,13 +84,52 @@ fn remains_of_an_interrupted_creation_are_cleared() {
 }
 
 #[test]
+fn a_link_in_the_folder_leads_nobody_out_of_it() {
+    let place = Place::new();
+    place.start().stop().unwrap();
+    for name in ["lock", "password", "postgres", "postgres.log", "run"] {
+        let link = place.data_dir().join(name);
+        let elsewhere = place.root().join("elsewhere");
+        fs::rename(&link, &elsewhere).unwrap();
+        fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o755)).unwrap();
+        symlink(&elsewhere, &link).unwrap();
+        let error = place.start_error();
+        assert!(
+            matches!(&error, StartError::Linked { path } if path.ends_with(name)),
+            "{name}: {error}"
+        );
+        assert_eq!(mode(&elsewhere), 0o755, "{name}");
+        fs::remove_file(&link).unwrap();
+        fs::rename(&elsewhere, &link).unwrap();
+    }
+    fs::set_permissions(place.pgdata(), fs::Permissions::from_mode(0o700)).unwrap();
+    place.start();
+}
+
+#[test]
+fn a_linked_password_is_not_read_for_a_client() {
+    let place = Place::new();
+    let _server = place.start();
+    let link = place.data_dir().join("password");
+    let elsewhere = place.root().join("elsewhere");
+    fs::rename(&link, &elsewhere).unwrap();
+    symlink(&elsewhere, &link).unwrap();
+    let error = running(&place.data_dir()).unwrap_err();
+    assert!(error.to_string().contains("password"), "{error}");
+}
+
+#[test]
 fn a_password_file_that_leads_elsewhere_is_not_followed() {
     let place = Place::new();
     fs::create_dir(place.data_dir()).unwrap();
     fs::write(place.data_dir().join("lock"), "").unwrap();
     let elsewhere = place.root().join("elsewhere");
     fs::write(&elsewhere, "precious").unwrap();
-    std::os::unix::fs::symlink(&elsewhere, place.data_dir().join("password")).unwrap();
-    assert!(matches!(place.start_error(), StartError::Io { action: "open", .. }));
+    symlink(&elsewhere, place.data_dir().join("password")).unwrap();
+    assert!(matches!(place.start_error(), StartError::Linked { .. }));
     assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "precious");
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
 }

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use musterbeat_embedded::{Durability, Options, Server, Source, StartError};
+use musterbeat_embedded::{Durability, Options, Server, Source, StartError, default_cache_dir};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User, chown, geteuid};
 use tempfile::TempDir;
@@ -55,10 +55,11 @@ impl Place {
 }
 
 pub(crate) fn options(data_dir: PathBuf) -> Options {
-    let source = env::var("MUSTERBEAT_TEST_SOURCE").unwrap_or_else(|_| "auto".to_owned());
+    let source = env::var("MUSTERBEAT_POSTGRES").unwrap_or_default();
     Options {
-        source: source.parse().unwrap(),
-        cache_dir: env::temp_dir().join("musterbeat-test-cache"),
+        source: if source.is_empty() { Source::Auto } else { source.parse().unwrap() },
+        // Its programs are run, so nobody else may be able to put any there.
+        cache_dir: default_cache_dir(),
         data_dir,
         durability: Durability::None,
         settings: vec![],

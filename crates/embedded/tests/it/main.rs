@@ -1,6 +1,6 @@
 //! The crate through its public API, with real servers.
 //!
-//! `MUSTERBEAT_TEST_SOURCE` chooses the binaries, in the text form of `Source`.
+//! `MUSTERBEAT_POSTGRES` chooses the binaries, in the text form of `Source`.
 //! The suite passes as root and as an ordinary user.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]

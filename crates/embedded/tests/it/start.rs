@@ -1,6 +1,7 @@
 //! Start, use, stop.
 
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::{fs, iter};
 
 use musterbeat_embedded::{Durability, Server, running};
@@ -51,6 +52,16 @@ fn a_wrong_password_is_refused() {
     let refused = std::panic::catch_unwind(|| sql_at(&url, &server.binaries().bin_dir, "select 1"));
     let refused = *refused.unwrap_err().downcast::<String>().unwrap();
     assert!(refused.contains("password authentication failed"), "{refused}");
+}
+
+#[test]
+fn a_client_whose_environment_demands_tls_reaches_the_server() {
+    let place = Place::new();
+    let server = place.start();
+    let mut psql = Command::new(server.binaries().bin_dir.join("psql"));
+    psql.env("PGSSLMODE", "require").args(["-XAtqc", "select 1", &server.url("postgres")]);
+    let answer = psql.output().unwrap();
+    assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 
 use super::admin::{self, Admin, execute, sqlstate};
+use super::leftover;
 use crate::fingerprint::fingerprint;
 
 /// Taken while a template is built, so that processes that race build it once.
@@ -39,13 +40,14 @@ pub(super) async fn build(admin: &Admin, template: &str) -> Result<()> {
         .execute(&mut conn)
         .await
         .context("failed to wait for the template's builder: run the tests again")?;
-    let built = if exists(&mut conn, template).await? {
-        Ok(())
-    } else {
-        build_alone(admin, &mut conn, template).await
-    };
+    let is_mine = !exists(&mut conn, template).await?;
+    let built = if is_mine { build_alone(admin, &mut conn, template).await } else { Ok(()) };
     // The lock goes with its connection, even if this fails.
     let _ = conn.close().await;
+    // Once a template, by one process, and when those that wait for it have gone on.
+    if is_mine && let Err(error) = leftover::sweep(admin).await {
+        eprintln!("testkit: databases of killed tests stay: {error:#}");
+    }
     built
 }
 

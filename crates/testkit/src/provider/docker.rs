@@ -1,7 +1,7 @@
 //! A server in a container.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use testcontainers::bollard::Docker;
@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::heir::Heir;
-use super::keeper::Found;
+use super::keeper::{Found, Kept};
 use super::owner::Owner;
 use super::{ImageName, Running, say};
 use crate::image;
@@ -41,6 +41,10 @@ const STARTUP_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Time to remove a container before it is left to the next sweep.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A container of an owner that cannot be seen is left over at this age: nobody tests for so long,
+/// and a server for work by hand lasts a working day.
+const UNKNOWN_AGE_MAX: Duration = Duration::from_hours(24);
 
 /// Docker gives 64 MB, too little for parallel plans of many tests.
 const SHARED_MEMORY_BYTES: u64 = 256 << 20;
@@ -83,9 +87,11 @@ pub(super) fn start(image: &ImageName) -> Result<Found> {
         let image = image::find(&docker, image).await?;
         run(&image).await
     })?;
-    Ok(Found::Running(Box::new(Contained { runtime, container, url, origin, _heir: heir })))
+    let contained = Contained { runtime, container, url, origin, _heir: heir };
+    Ok(Found::Running(Kept::new(contained)))
 }
 
+#[derive(Debug)]
 struct Contained {
     runtime: Runtime,
     container: ContainerAsync<GenericImage>,
@@ -153,7 +159,8 @@ async fn run(image: &ImageName) -> Result<(ContainerAsync<GenericImage>, String,
         .with_context(failed)?;
     let host = container.get_host().await.with_context(failed)?;
     let port = container.get_host_port_ipv4(5432.tcp()).await.with_context(failed)?;
-    let url = format!("postgres://postgres:{password}@{host}:{port}/postgres");
+    // The server has no TLS, and without this word a client takes one from its environment.
+    let url = format!("postgres://postgres:{password}@{host}:{port}/postgres?sslmode=disable");
     let origin = format!("Docker, image {image}, at {host}:{port}");
     Ok((container, url, origin))
 }
@@ -166,7 +173,9 @@ async fn sweep(docker: &Docker) {
         Ok(containers) => containers,
         Err(error) => return say(&format!("left-over containers cannot be listed: {error}")),
     };
-    for id in containers.into_iter().filter(is_left_over).filter_map(|container| container.id) {
+    let now = SystemTime::now();
+    let left_over = containers.into_iter().filter(|container| is_left_over(container, now));
+    for id in left_over.filter_map(|container| container.id) {
         let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
         match docker.remove_container(&id, Some(options)).await {
             Ok(()) => say(&format!("removed container {id}, left over from a test run")),
@@ -177,11 +186,61 @@ async fn sweep(docker: &Docker) {
     }
 }
 
-fn is_left_over(container: &ContainerSummary) -> bool {
+fn is_left_over(container: &ContainerSummary, now: SystemTime) -> bool {
     let label = container.labels.as_ref().and_then(|labels| labels.get(LABEL));
     match label.and_then(|label| Owner::parse(label)) {
         Some(owner) if owner.is_known() => owner.has_ended(),
-        // Of another machine, or of this one before it was started again: then it does not run.
-        _ => container.state != Some(ContainerSummaryStateEnum::RUNNING),
+        // Of this machine before it was started again, or of an owner that cannot be seen from
+        // here, as one that was killed in a container of its own.
+        _ => {
+            container.state != Some(ContainerSummaryStateEnum::RUNNING)
+                || UNKNOWN_AGE_MAX < age(container, now)
+        }
+    }
+}
+
+/// Returns how long ago the engine created the container, by our clock.
+fn age(container: &ContainerSummary, now: SystemTime) -> Duration {
+    let created = container.created.and_then(|seconds| u64::try_from(seconds).ok());
+    let created = created.map_or(now, |seconds| UNIX_EPOCH + Duration::from_secs(seconds));
+    // One from the future has no age: the engine's clock may be ahead.
+    now.duration_since(created).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUNNING: ContainerSummaryStateEnum = ContainerSummaryStateEnum::RUNNING;
+    const EXITED: ContainerSummaryStateEnum = ContainerSummaryStateEnum::EXITED;
+    const HOUR: u64 = 60 * 60;
+
+    #[test]
+    fn a_container_is_judged_by_the_life_of_an_owner_that_can_be_seen() {
+        let living = Owner::current().label();
+        assert!(!check(&living, RUNNING, 100 * HOUR));
+        assert!(!check(&living, EXITED, 0));
+        let (here, _) = living.rsplit_once('/').unwrap();
+        assert!(check(&format!("{here}/1"), RUNNING, 0));
+    }
+
+    #[test]
+    fn a_container_of_an_owner_out_of_sight_goes_when_it_has_ended_or_is_old() {
+        for label in ["elsewhere/7/1", "no owner"] {
+            assert!(check(label, EXITED, 0), "{label}");
+            assert!(!check(label, RUNNING, 8 * HOUR), "{label}");
+            assert!(check(label, RUNNING, 25 * HOUR), "{label}");
+        }
+    }
+
+    fn check(label: &str, state: ContainerSummaryStateEnum, age_seconds: u64) -> bool {
+        let now = UNIX_EPOCH + Duration::from_secs(1_000 * HOUR);
+        let container = ContainerSummary {
+            labels: Some(HashMap::from([(LABEL.to_owned(), label.to_owned())])),
+            state: Some(state),
+            created: Some((1_000 * HOUR - age_seconds).cast_signed()),
+            ..ContainerSummary::default()
+        };
+        is_left_over(&container, now)
     }
 }

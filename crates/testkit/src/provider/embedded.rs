@@ -1,8 +1,9 @@
 //! PostgreSQL's own programs, on a data folder that is thrown away.
 
 use std::env;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -12,6 +13,7 @@ use nix::unistd::Uid;
 use uuid::Uuid;
 
 use super::heir::Heir;
+use super::keeper::{Found, Kept};
 use super::{Running, say};
 
 /// Room for a server, its log of changes and the databases of a crowd of tests.
@@ -25,7 +27,7 @@ const INHERIT: &str = r#"
 "#;
 
 /// Starts a server from `source`.
-pub(super) fn start(source: Source) -> Result<Box<dyn Running>> {
+pub(super) fn start(source: Source) -> Result<Found> {
     let folder = Scratch::new(&scratch_root())
         .context("no folder for the data of the test server: let TMPDIR name a folder with room")?;
     let options = Options {
@@ -41,9 +43,10 @@ pub(super) fn start(source: Source) -> Result<Box<dyn Running>> {
     let server = Server::start(&options, &say)
         .context("no embedded PostgreSQL: MUSTERBEAT_POSTGRES says where its programs are")?;
     let heir = Heir::appoint(INHERIT, &[&server.pid().to_string(), &folder.path.to_string_lossy()]);
-    Ok(Box::new(Embedded { server, folder, heir }))
+    Ok(Found::Running(Kept::new(Embedded { server, folder, heir })))
 }
 
+#[derive(Debug)]
 struct Embedded {
     server: Server,
     folder: Scratch,
@@ -69,6 +72,7 @@ impl Running for Embedded {
 }
 
 /// A folder that is removed with its owner, or by the next one if its owner was killed.
+#[derive(Debug)]
 struct Scratch {
     path: PathBuf,
     /// INVARIANT: locked while the folder is in use; the system unlocks when the process ends.
@@ -78,7 +82,9 @@ struct Scratch {
 impl Scratch {
     /// Makes a folder under `root`, where it first removes those of processes that are gone.
     fn new(root: &Path) -> io::Result<Self> {
-        fs::create_dir_all(root)?;
+        // Open for passage, since root's PostgreSQL runs as somebody else.
+        DirBuilder::new().recursive(true).mode(0o711).create(root)?;
+        refuse_foreign(root)?;
         // Nobody sweeps between the birth of a lock file and its locking.
         let sweeping = File::create(root.join("sweep"))?;
         sweeping.lock()?;
@@ -110,6 +116,19 @@ fn scratch_root() -> PathBuf {
     above.join(format!("musterbeat-testkit-{}", Uid::effective()))
 }
 
+/// Refuses a folder where somebody else may put files: anybody could have made it first.
+fn refuse_foreign(root: &Path) -> io::Result<()> {
+    let found = fs::symlink_metadata(root)?;
+    let is_ours = found.is_dir() && found.uid() == Uid::effective().as_raw();
+    if is_ours && found.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "{} is no folder of this user alone: remove it, or let TMPDIR name another place",
+        root.display()
+    )))
+}
+
 /// Returns how many bytes a file system has left, none if there is no such place.
 fn room(place: &Path) -> u64 {
     statvfs(place).map_or(0, |found| found.blocks_available() * found.fragment_size())
@@ -126,7 +145,13 @@ fn sweep(root: &Path) -> io::Result<()> {
         if path.extension().is_none_or(|extension| extension != "lock") {
             continue;
         }
-        match File::open(&path)?.try_lock() {
+        let lock = match File::open(&path) {
+            Ok(lock) => lock,
+            // Its owner has just gone, and does not wait for a sweep to end.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => continue,
             Err(TryLockError::Error(error)) => return Err(error),
@@ -141,19 +166,58 @@ fn sweep(root: &Path) -> io::Result<()> {
 
 /// Removes a folder, and after it its lock.
 fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
+    // An heir may remove the same.
+    let unless_gone = |removed: io::Result<()>| match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => fs::remove_file(lock_of(path)),
-    }
+        _ => Ok(()),
+    };
+    unless_gone(fs::remove_dir_all(path))?;
+    unless_gone(fs::remove_file(lock_of(path)))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
     use super::*;
 
     #[test]
+    fn a_lock_that_vanishes_during_a_sweep_is_no_obstacle() {
+        let root = unused_root();
+        fs::create_dir(&root).unwrap();
+        // Listed, and not there when it is opened.
+        symlink(root.join("gone"), root.join("1-gone.lock")).unwrap();
+        sweep(&root).unwrap();
+        fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn a_folder_where_others_may_put_files_is_refused() {
+        let root = unused_root();
+        drop(Scratch::new(&root).unwrap());
+        let allow = |mode| fs::set_permissions(&root, Permissions::from_mode(mode)).unwrap();
+        for mode in [0o777, 0o770, 0o702] {
+            allow(mode);
+            let error = Scratch::new(&root).unwrap_err();
+            assert!(error.to_string().contains("let TMPDIR name another place"), "{error}");
+        }
+        allow(0o755);
+        drop(Scratch::new(&root).unwrap());
+        let link = unused_root();
+        symlink(&root, &link).unwrap();
+        Scratch::new(&link).unwrap_err();
+        if Uid::effective().is_root() {
+            chown(&root, Some(1), None).unwrap();
+            Scratch::new(&root).unwrap_err();
+        }
+        fs::remove_file(&link).unwrap();
+        fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
     fn folders_of_the_dead_go_and_those_of_the_living_stay() {
-        let root = env::temp_dir().join(format!("testkit-sweep-{}", Uuid::now_v7().simple()));
+        let root = unused_root();
         let living = Scratch::new(&root).unwrap();
         let dead = root.join("1-dead");
         fs::create_dir_all(dead.join("data")).unwrap();
@@ -168,5 +232,9 @@ mod tests {
         assert!(kept.exists() && !gone.exists());
         drop(living);
         fs::remove_dir_all(&root).unwrap();
+    }
+
+    fn unused_root() -> PathBuf {
+        env::temp_dir().join(format!("testkit-sweep-{}", Uuid::now_v7().simple()))
     }
 }

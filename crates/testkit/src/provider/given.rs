@@ -26,7 +26,7 @@ pub(super) async fn find(url: Option<&str>) -> Result<TestServer> {
     );
     let (host, port) = (options.get_host(), options.get_port());
     let description = format!("PostgreSQL {version} from TEST_DATABASE_URL, at {host}:{port}");
-    Ok(TestServer { url, description, _keeper: None })
+    Ok(TestServer { url, description, _kept: None })
 }
 
 async fn may_create(options: &PgConnectOptions) -> Result<bool, sqlx::Error> {

@@ -1,7 +1,11 @@
 //! A database of its own for each test.
 
+use std::str::FromStr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use musterbeat_testkit::{Provider, Settings, TestDatabase, TestServer, eventually};
-use sqlx::{Connection, Executor, PgConnection};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::task::JoinSet;
 
 use crate::SOON;
@@ -85,10 +89,37 @@ async fn processes_that_race_build_one_template_and_remove_what_was_left() {
 }
 
 #[tokio::test]
+async fn what_killed_tests_left_goes_with_a_new_template_unless_it_is_young_or_in_use() {
+    let server = own_server().await;
+    let mut conn = PgConnection::connect(server.url()).await.unwrap();
+    let young = format!("mb_test_{}_1_0_young", unix_seconds());
+    for name in ["mb_test_1_1_0_old", "mb_test_1_1_0_used", &young, "mb_test_of_a_human"] {
+        conn.execute(AssertSqlSafe(format!("create database {name}"))).await.unwrap();
+    }
+    let used = PgConnectOptions::from_str(server.url()).unwrap().database("mb_test_1_1_0_used");
+    let user = PgConnection::connect_with(&used).await.unwrap();
+
+    drop(TestDatabase::create_on(server.url()).await.unwrap());
+
+    let left: Vec<String> = sqlx::query_scalar(
+        r#"select datname::text from pg_database
+           where datname ~ '^mb_test_' order by datname collate "C""#,
+    )
+    .fetch_all(&mut conn)
+    .await
+    .unwrap();
+    assert_eq!(left, [&young, "mb_test_1_1_0_used", "mb_test_of_a_human"]);
+    user.close().await.unwrap();
+    conn.close().await.unwrap();
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_url_may_name_a_database_or_none() {
     let url = TestServer::shared().await.unwrap().url();
-    let (bare, _) = url.rsplit_once('/').unwrap();
-    for server in [url, bare] {
+    let (before, query) = url.split_once('?').unwrap();
+    let (bare, _) = before.rsplit_once('/').unwrap();
+    for server in [url, &format!("{bare}?{query}")] {
         let database = TestDatabase::create_on(server).await.unwrap();
         database.connect().await.unwrap();
     }
@@ -113,6 +144,10 @@ async fn own_server() -> TestServer {
 
 async fn create() -> TestDatabase {
     TestDatabase::create().await.unwrap()
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
 async fn exists(name: &str) -> bool {
