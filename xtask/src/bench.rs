@@ -76,7 +76,7 @@ impl Bench {
             println!("{}", list());
             return Ok(());
         };
-        let server = postgres::Durable::start()?;
+        let server = postgres::Durable::start().await?;
         let report = self.measure(name, server.url()).await;
         self.keep(&report?)
     }

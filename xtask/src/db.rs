@@ -41,7 +41,7 @@ impl Db {
     pub(crate) async fn run(self) -> Result<()> {
         match self {
             Self::Start { provider: _, data: Some(data) } => {
-                let server = postgres::start_in(&data)?;
+                let server = postgres::start_in(&data).await?;
                 wait_with(&server.url("postgres")).await
             }
             Self::Start { provider, data: None } => {
@@ -53,7 +53,7 @@ impl Db {
                 Ok(())
             }
             Self::Bin { source } => {
-                println!("{}", postgres::programs(&source)?.display());
+                println!("{}", postgres::programs(source).await?.display());
                 Ok(())
             }
         }

@@ -3,12 +3,13 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use anyhow::{Context, Result};
-use musterbeat_embedded::{Durability, Options, Server, default_cache_dir};
+use musterbeat_embedded::{Durability, Options, Server, Source, default_cache_dir};
 use musterbeat_testkit::{Provider, Settings, TestServer};
 use tempfile::TempDir;
-use tokio::task::block_in_place;
+use tokio::sync::oneshot;
 
 /// Starts the first server that works, or only what `provider` or the environment asks for.
 pub(crate) async fn start(provider: Option<Provider>) -> Result<TestServer> {
@@ -20,7 +21,7 @@ pub(crate) async fn start(provider: Option<Provider>) -> Result<TestServer> {
 /// Starts a server that keeps what was committed in `data_dir`.
 ///
 /// It ends when it is dropped, or with this program.
-pub(crate) fn start_in(data_dir: &Path) -> Result<Server> {
+pub(crate) async fn start_in(data_dir: &Path) -> Result<Server> {
     let options = Options {
         source: Settings::from_env()?.source,
         data_dir: data_dir.to_owned(),
@@ -28,7 +29,8 @@ pub(crate) fn start_in(data_dir: &Path) -> Result<Server> {
         durability: Durability::Full,
         settings: Vec::new(),
     };
-    block_in_place(|| Server::start(&options, &say))
+    detached(move || Server::start(&options, &say))
+        .await?
         .context("no PostgreSQL started: MUSTERBEAT_POSTGRES says where its programs are")
 }
 
@@ -42,7 +44,7 @@ pub(crate) struct Durable {
 
 impl Durable {
     /// Takes the server of `TEST_DATABASE_URL`, or starts one in a temporary folder.
-    pub(crate) fn start() -> Result<Self> {
+    pub(crate) async fn start() -> Result<Self> {
         if let Some(url) = Settings::from_env()?.url {
             return Ok(Self { url, _own: None });
         }
@@ -52,7 +54,7 @@ impl Durable {
             .permissions(Permissions::from_mode(0o755))
             .tempdir()
             .context("no folder for the data: let TMPDIR name a disk with room")?;
-        let server = start_in(&folder.path().join("data"))?;
+        let server = start_in(&folder.path().join("data")).await?;
         Ok(Self { url: server.url("postgres"), _own: Some((server, folder)) })
     }
 
@@ -63,10 +65,18 @@ impl Durable {
 }
 
 /// Returns the folder of PostgreSQL's programs from `source`, fetching them where needed.
-pub(crate) fn programs(source: &musterbeat_embedded::Source) -> Result<PathBuf> {
-    let found = block_in_place(|| musterbeat_embedded::find(source, &default_cache_dir(), &say))?;
+pub(crate) async fn programs(source: Source) -> Result<PathBuf> {
+    let find = move || musterbeat_embedded::find(&source, &default_cache_dir(), &say);
+    let found = detached(find).await??;
     say(&format!("PostgreSQL {} ({})", found.version, found.origin));
     Ok(found.bin_dir)
+}
+
+/// Runs what blocks on a thread that nobody joins, so that an interrupt need not wait for it.
+async fn detached<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let (answer, answered) = oneshot::channel();
+    thread::spawn(move || drop(answer.send(work())));
+    answered.await.context("the thread that looks for PostgreSQL panicked")
 }
 
 /// Tells what takes long, apart from what a command prints.
