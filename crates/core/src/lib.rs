@@ -24,6 +24,10 @@ pub mod timestamp;
 pub mod message;
 pub mod run;
 
+pub mod lease;
+pub mod roster;
+pub mod sighting;
+
 pub mod chat;
 pub mod page;
 
