@@ -93,6 +93,11 @@ impl LeaseTimes {
         self.ttl
     }
 
+    /// How long before its end a worker stops to believe in a lease that it could not renew.
+    pub const fn fence_margin(&self) -> Duration {
+        self.fence_margin
+    }
+
     /// How long its worker believes in a lease after sending its last beat, on its own clock.
     ///
     /// A reaper has seen a lease unchanged for at least as long before it marks it dead.

@@ -14,8 +14,8 @@ pub use notice::{
 };
 pub use runner::{ChatRunner, ChatTurn, RunContext, Runner, TurnEnd};
 pub use store::{
-    ApplyError, By, ChatFilter, ChatStore, Lease, LeaseStore, Reach, RunStore, StoreError,
-    WriteError,
+    ApplyError, Backlog, BeatAnswer, BeatStore, By, ChatFilter, ChatStore, Lease, LeaseStore,
+    Reach, Requeued, RunQueue, RunStore, StoreError, WorkerState, WriteError,
 };
 
 #[cfg(feature = "mock")]
@@ -23,5 +23,5 @@ pub use self::{
     clock::MockClock,
     notice::{MockPublish, MockWatch, MockWatcher},
     runner::{MockChatRunner, MockRunContext, MockRunner},
-    store::{MockChatStore, MockLeaseStore, MockRunStore},
+    store::{MockBeatStore, MockChatStore, MockLeaseStore, MockRunQueue, MockRunStore},
 };

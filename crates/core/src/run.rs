@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Fence, OwnerId, RunId, Step, WorkerId};
+use crate::id::{Fence, OwnerId, RunId, Step, Version, WorkerId};
 use crate::invalid::Invalid;
 
 /// Where a run stands.
@@ -168,6 +168,54 @@ pub struct Run {
     pub token: Token,
     /// Whether it was claimed only to finish an interrupt that its former owner could not.
     pub stop: bool,
+    /// How often its workers died since an owner last wrote; from
+    /// [`SUSPECT_ATTEMPTS`] on it may be the cause, and it is claimed alone.
+    pub attempts: u32,
+}
+
+impl Run {
+    /// Says whether the run may be what its workers died of.
+    pub const fn is_suspect(&self) -> bool {
+        self.attempts >= SUSPECT_ATTEMPTS
+    }
+}
+
+/// Deaths of its workers from which on a run is suspected, backed off and claimed alone.
+pub const SUSPECT_ATTEMPTS: u32 = 2;
+
+/// Deaths of its workers after which a run goes to error, unless somebody sets another bound.
+pub const ATTEMPTS_MAX: u32 = 5;
+
+/// A run to take in; it is pending at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewRun {
+    /// Names it; made by the caller, so it may be taken in twice.
+    pub id: RunId,
+    /// What sort of work it is.
+    pub kind: RunKind,
+    /// For whom it works; pending runs of one owner do not hold up those of another.
+    pub owner: OwnerId,
+}
+
+/// A run as those see it who asked for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunState {
+    /// Which run.
+    pub id: RunId,
+    /// What sort of work it is.
+    pub kind: RunKind,
+    /// For whom it works.
+    pub owner: OwnerId,
+    /// Where it stands.
+    pub status: RunStatus,
+    /// Whether an interrupt is still to be finished.
+    pub stop: bool,
+    /// Why it stands in `Error`.
+    pub error: Option<String>,
+    /// Who owns it.
+    pub worker: Option<WorkerId>,
+    /// Counts its changes.
+    pub version: Version,
 }
 
 /// Why a run should stop.

@@ -24,10 +24,13 @@ pub use migration::{MIGRATOR, MigrateError, migrate};
 
 mod store;
 pub use store::PgStore;
+mod beats;
+pub use beats::PgBeats;
 
 pub mod chat_messages;
 pub mod chat_queued_messages;
 pub mod chats;
+pub mod run_heartbeats;
 pub mod runs;
 pub mod tokens;
 pub mod worker_leases;

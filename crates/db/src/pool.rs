@@ -68,8 +68,7 @@ pub enum ConnectError {
 
 /// Connects to the database and returns a pool, after one connection has answered.
 pub async fn connect(url: &str, limits: &PoolLimits) -> Result<PgPool, ConnectError> {
-    let options = PgConnectOptions::from_str(url).map_err(ConnectError::Url)?;
-    refuse_remote_without_tls(&options)?;
+    let options = session_options(url)?;
     let (host, port) = (options.get_host().to_owned(), options.get_port());
     PgPoolOptions::new()
         .max_connections(limits.connections_max)
@@ -77,6 +76,13 @@ pub async fn connect(url: &str, limits: &PoolLimits) -> Result<PgPool, ConnectEr
         .connect_with(with_session_settings(options, limits))
         .await
         .map_err(|source| ConnectError::Connect { host, port, source })
+}
+
+/// Reads a URL, and refuses one that would speak to a remote server in the clear.
+pub(crate) fn session_options(url: &str) -> Result<PgConnectOptions, ConnectError> {
+    let options = PgConnectOptions::from_str(url).map_err(ConnectError::Url)?;
+    refuse_remote_without_tls(&options)?;
+    Ok(options)
 }
 
 fn with_session_settings(options: PgConnectOptions, limits: &PoolLimits) -> PgConnectOptions {

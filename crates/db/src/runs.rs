@@ -6,16 +6,22 @@
 //! Several runs are locked in the order of `run_id`, and `runs` before every other table.
 //! Status words are literals: with a parameter the partial indexes are not used.
 
+mod handover;
+mod queue;
+
 use std::time::Duration;
 
 use musterbeat_core::id::{Fence, OwnerId, RunId, Step, Version, WorkerId};
 use musterbeat_core::port::Reach;
-use musterbeat_core::run::{Ownership, Run, RunKind, RunStatus, Token};
+use musterbeat_core::run::{Ownership, Run, RunKind, RunStatus, SUSPECT_ATTEMPTS, Token};
 use musterbeat_core::timestamp::Timestamp;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::row::StatusColumn;
+
+pub use handover::{release, requeue, requeue_of};
+pub use queue::{backlog, get, insert, interrupt, next_ready};
 
 /// A claimed run, and how long it had been ready.
 #[derive(Clone, Debug)]
@@ -54,45 +60,13 @@ pub struct Transition {
     pub by_owner: bool,
 }
 
-/// Adds a run that is ready; returns false, changing nothing, when its id is taken.
-pub async fn insert(
-    conn: &mut PgConnection,
-    run: RunId,
-    kind: &RunKind,
-    owner: OwnerId,
-    now: Option<Timestamp>,
-) -> sqlx::Result<bool> {
-    let done = sqlx::query!(
-        r#"
-            insert into runs (run_id, kind, status, owner_id, version, ready_at, round)
-            values (
-                $1, $2, 'pending', $3, 1, coalesce($4::timestamptz, now()),
-                greatest(
-                    (select max(own.round) + 1 from runs as own
-                     where own.kind = $2 and own.owner_id = $3 and own.status = 'pending'),
-                    (select min(head.round) from runs as head
-                     where head.kind = $2 and head.status = 'pending'),
-                    0
-                )
-            )
-            on conflict (run_id) do nothing
-        "#,
-        run.uuid(),
-        kind.as_str(),
-        owner.uuid(),
-        now.map(Timestamp::time),
-    )
-    .execute(conn)
-    .await?;
-    Ok(done.rows_affected() == 1)
-}
-
 /// Makes `worker` the owner of up to `limit` pending runs of `kind`, round by round.
 ///
 /// One statement, to be sent outside a transaction; its rows count once it is complete.
 /// The inner select stands in `array(…)`, which runs once by construction: after `= any`
 /// alone the planner may run it for each row and claim everything. The lock on the lease
-/// excludes the one who marks it dead, and does not hold up a beat.
+/// excludes the one who marks it dead, and does not hold up a beat. When a suspect comes first
+/// it is claimed alone, else suspects are left out.
 pub async fn claim(
     conn: &mut PgConnection,
     worker: WorkerId,
@@ -102,6 +76,15 @@ pub async fn claim(
 ) -> sqlx::Result<Vec<Claimed>> {
     let rows = sqlx::query!(
         r#"
+            with head as (
+                select attempts >= $5 as is_suspect
+                from runs
+                where status = 'pending'
+                  and kind = $2
+                  and ready_at <= coalesce($4::timestamptz, now())
+                order by round, ready_at
+                limit 1
+            )
             update runs
             set status = case when stop then 'interrupting'::run_status else 'running' end,
                 worker_id = $1,
@@ -114,8 +97,9 @@ pub async fn claim(
                     where ready.status = 'pending'
                       and ready.kind = $2
                       and ready.ready_at <= coalesce($4::timestamptz, now())
+                      and (ready.attempts < $5 or (select is_suspect from head))
                     order by ready.round, ready.ready_at
-                    limit $3
+                    limit case when (select is_suspect from head) then 1 else $3::bigint end
                     for no key update skip locked
                 ))
               and exists (
@@ -123,13 +107,14 @@ pub async fn claim(
                     where lease.worker_id = $1 and not lease.dead
                     for key share
                 )
-            returning run_id, owner_id, fence, step, stop,
+            returning run_id, owner_id, fence, step, stop, attempts,
                       extract(epoch from started_at - ready_at)::float8 as "waited!"
         "#,
         worker.uuid(),
         kind.as_str(),
         i64::from(limit),
         now.map(Timestamp::time),
+        SUSPECT_ATTEMPTS.cast_signed(),
     )
     .fetch_all(conn)
     .await?;
@@ -140,30 +125,11 @@ pub async fn claim(
             owner: OwnerId::new(row.owner_id),
             token: Token { worker, fence: Fence(row.fence), step: Step(row.step) },
             stop: row.stop,
+            attempts: row.attempts.cast_unsigned(),
         },
         waited: Duration::from_secs_f64(row.waited.max(0.0)),
     });
     Ok(claimed.collect())
-}
-
-/// Returns how long until a run of `kind` is ready, `None` when none is pending.
-pub async fn next_ready(
-    conn: &mut PgConnection,
-    kind: &RunKind,
-    now: Option<Timestamp>,
-) -> sqlx::Result<Option<Duration>> {
-    let seconds = sqlx::query_scalar!(
-        r#"
-            select extract(epoch from min(ready_at) - coalesce($2::timestamptz, now()))::float8
-            from runs
-            where status = 'pending' and kind = $1
-        "#,
-        kind.as_str(),
-        now.map(Timestamp::time),
-    )
-    .fetch_one(conn)
-    .await?;
-    Ok(seconds.map(|seconds| Duration::from_secs_f64(seconds.max(0.0))))
 }
 
 /// Locks a run within `reach`; `None` when it is not there or out of reach.
@@ -252,96 +218,15 @@ pub async fn write(
     Ok(Version(version))
 }
 
-/// Returns runs of `worker` to pending, each only under its fence; returns those released.
-///
-/// They are ready after `pause`. A run that somebody holds locked is waited for.
-pub async fn release(
-    conn: &mut PgConnection,
-    worker: WorkerId,
-    runs: &[(RunId, Fence)],
-    pause: Duration,
-    now: Option<Timestamp>,
-) -> sqlx::Result<Vec<RunId>> {
-    let (ids, fences): (Vec<Uuid>, Vec<i64>) =
-        runs.iter().map(|(run, fence)| (run.uuid(), fence.0)).unzip();
-    let released = sqlx::query_scalar!(
-        r#"
-            update runs
-            set status = 'pending',
-                worker_id = null,
-                fence = fence + 1,
-                version = version + 1,
-                stop = stop or status = 'interrupting',
-                ready_at = coalesce($4::timestamptz, now()) + make_interval(secs => $5),
-                round = greatest(round, (select min(head.round) from runs as head
-                                         where head.kind = runs.kind and head.status = 'pending'))
-            where run_id = any (array(
-                select own.run_id
-                from unnest($2::uuid[], $3::bigint[]) as named (run_id, fence)
-                join runs as own using (run_id, fence)
-                where own.worker_id = $1 and own.status in ('running', 'interrupting')
-                order by own.run_id
-                for no key update of own
-            ))
-            returning run_id
-        "#,
-        worker.uuid(),
-        &ids,
-        &fences,
-        now.map(Timestamp::time),
-        pause.as_secs_f64(),
-    )
-    .fetch_all(conn)
-    .await?;
-    Ok(released.into_iter().map(RunId::new).collect())
-}
-
-/// Returns up to `batch` runs of a dead lease to pending, without counting an attempt.
-///
-/// Repeat it until none is returned. A run that somebody holds locked is left for the next call.
-pub async fn requeue_of(
-    conn: &mut PgConnection,
-    worker: WorkerId,
-    batch: u32,
-    now: Option<Timestamp>,
-) -> sqlx::Result<Vec<RunId>> {
-    let requeued = sqlx::query_scalar!(
-        r#"
-            update runs
-            set status = 'pending',
-                worker_id = null,
-                fence = fence + 1,
-                version = version + 1,
-                stop = stop or status = 'interrupting',
-                ready_at = coalesce($3::timestamptz, now()),
-                round = greatest(round, (select min(head.round) from runs as head
-                                         where head.kind = runs.kind and head.status = 'pending'))
-            where run_id = any (array(
-                select own.run_id
-                from worker_leases as lease
-                join runs as own
-                  on own.worker_id = lease.worker_id
-                 and own.status in ('running', 'interrupting')
-                where lease.worker_id = $1 and lease.dead
-                order by own.run_id
-                limit $2
-                for no key update of own skip locked
-            ))
-            returning run_id
-        "#,
-        worker.uuid(),
-        i64::from(batch),
-        now.map(Timestamp::time),
-    )
-    .fetch_all(conn)
-    .await?;
-    Ok(requeued.into_iter().map(RunId::new).collect())
-}
-
 /// Returns the owner that a statement filters by, `None` for everything.
 pub(crate) fn owner_of(reach: Reach) -> Option<Uuid> {
     match reach {
         Reach::Everything => None,
         Reach::Of(owner) => Some(owner.uuid()),
     }
+}
+
+/// Returns a kind as the table has it; only kinds that were checked are ever stored.
+fn known_kind(name: String) -> sqlx::Result<RunKind> {
+    RunKind::new(name).map_err(|invalid| sqlx::Error::Decode(Box::new(invalid)))
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures_util::FutureExt;
 use musterbeat_core::chat::{ANSWER_MESSAGES_MAX, Applied, Event, NewChat};
 use musterbeat_core::id::{ChatId, RunId};
 use musterbeat_core::message::NewMessage;
@@ -13,6 +12,7 @@ use musterbeat_core::port::{
 };
 use musterbeat_core::run::{Outcome, Run, RunKind, RunStatus, StopCause, Token};
 
+use crate::context::allows_writes;
 use crate::panic::caught;
 use crate::retry::Retry;
 
@@ -44,14 +44,20 @@ impl Chats {
     }
 
     /// Sends an owner's write again until it is answered, which is harmless: it names its step.
+    ///
+    /// Before each attempt it asks whether the run is still the owner's.
     async fn settle(
         &self,
         chat: ChatId,
         token: Token,
         event: Event,
+        context: &dyn RunContext,
     ) -> Result<Applied, ApplyError> {
         let mut retry = Retry::new();
         loop {
+            if !context.stop_cause().is_none_or(allows_writes) {
+                return Err(ApplyError::Fenced);
+            }
             match self.apply(chat, By::Owner(token), event.clone()).await {
                 Err(ApplyError::Store(error)) => retry.wait(error).await?,
                 answered => return answered,
@@ -106,7 +112,7 @@ impl ChatRuns {
                 Some(Event::FinishTurn { answer, draining: context.is_draining() })
             }
             Ok(TurnEnd::Failed(error)) | Err(error) => Some(Event::FinishError { error }),
-            Ok(TurnEnd::Stopped(partial)) => match context.stopped().now_or_never() {
+            Ok(TurnEnd::Stopped(partial)) => match context.stop_cause() {
                 Some(StopCause::Interrupted) => {
                     let answer = partial.map(|content| NewMessage::answer(content, model));
                     let answer = answer.into_iter().collect();
@@ -140,6 +146,10 @@ impl Runner for ChatRuns {
         RunKind::CHAT
     }
 
+    fn changed(&self, run: RunId) {
+        self.chats.publish.publish(Topic::Chat, run.uuid());
+    }
+
     async fn run(&self, run: Run, context: Arc<dyn RunContext>) -> Outcome {
         let chat = ChatId::new(run.id.uuid());
         // The claim moved the chat's version.
@@ -154,10 +164,11 @@ impl Runner for ChatRuns {
                     None => return Outcome::Stopped,
                 },
             };
-            let mut settled = self.chats.settle(chat, token, event).await;
+            context.ending();
+            let mut settled = self.chats.settle(chat, token, event, &*context).await;
             if let Err(error @ (ApplyError::Store(_) | ApplyError::Refused(_))) = settled {
                 let Some(event) = unless_passing(chat, error) else { return Outcome::Stopped };
-                settled = self.chats.settle(chat, token, event).await;
+                settled = self.chats.settle(chat, token, event, &*context).await;
             }
             match settled {
                 Ok(applied) if applied.status.is_owned() => {

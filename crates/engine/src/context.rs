@@ -1,20 +1,58 @@
 //! What the engine gives a runner.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_trait::async_trait;
-use musterbeat_core::id::{Fence, RunId, Step};
+use musterbeat_core::id::{RunId, Step};
 use musterbeat_core::port::RunContext;
 use musterbeat_core::run::{Run, StopCause, Token};
 use tokio::sync::watch;
 
 use crate::parts::PartWriter;
 use crate::shutdown::Shutdown;
+use crate::worker::Tenure;
+
+/// Why a run should stop, once it should.
+pub(crate) struct Stop(watch::Sender<Option<StopCause>>);
+
+impl Stop {
+    /// A run claimed with an interrupt begins stopped.
+    pub(crate) fn new(run: &Run) -> Self {
+        Self(watch::Sender::new(run.stop.then_some(StopCause::Interrupted)))
+    }
+
+    /// Asks the run to stop; returns false when that is nothing new.
+    ///
+    /// The first cause stays, but for those after which nothing may be written any more.
+    pub(crate) fn now(&self, cause: StopCause) -> bool {
+        self.0.send_if_modified(|stop| {
+            let moves = match *stop {
+                None => true,
+                Some(before) => allows_writes(before) && !allows_writes(cause),
+            };
+            if moves {
+                *stop = Some(cause);
+            }
+            moves
+        })
+    }
+
+    fn cause(&self) -> Option<StopCause> {
+        *self.0.borrow()
+    }
+}
+
+/// Says whether a run that stops for this cause may still write its end.
+pub(crate) const fn allows_writes(cause: StopCause) -> bool {
+    matches!(cause, StopCause::Interrupted | StopCause::Shutdown)
+}
 
 /// One run as its worker holds it: why it should stop, what it writes next, where its parts go.
 pub(crate) struct Context {
     run: RunId,
-    stop: watch::Sender<Option<StopCause>>,
+    stop: Arc<Stop>,
+    tenure: Arc<Tenure>,
     shutdown: Shutdown,
     claimed: Token,
     step: AtomicI64,
@@ -22,35 +60,16 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn new(run: &Run, parts: PartWriter, shutdown: Shutdown) -> Self {
+    pub(crate) fn new(
+        run: &Run,
+        stop: Arc<Stop>,
+        tenure: Arc<Tenure>,
+        parts: PartWriter,
+        shutdown: Shutdown,
+    ) -> Self {
         parts.begin(run.token.fence, run.token.step);
-        let stop = run.stop.then_some(StopCause::Interrupted);
         let step = AtomicI64::new(run.token.step.0);
-        let stop = watch::Sender::new(stop);
-        Self { run: run.id, stop, shutdown, claimed: run.token, step, parts }
-    }
-
-    /// Asks the run to stop; the first cause stays.
-    pub(crate) fn stop(&self, cause: StopCause) {
-        self.stop.send_if_modified(|stop| {
-            let first = stop.is_none();
-            stop.get_or_insert(cause);
-            first
-        });
-    }
-
-    /// Says whether the run was asked to stop.
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.stop.borrow().is_some()
-    }
-
-    pub(crate) fn run(&self) -> RunId {
-        self.run
-    }
-
-    /// Returns the fence under which the run is owned.
-    pub(crate) fn fence(&self) -> Fence {
-        self.claimed.fence
+        Self { run: run.id, stop, tenure, shutdown, claimed: run.token, step, parts }
     }
 
     /// Returns the name of the run's next write.
@@ -63,18 +82,31 @@ impl Context {
 #[async_trait]
 impl RunContext for Context {
     async fn stopped(&self) -> StopCause {
-        let mut stop = self.stop.subscribe();
+        let mut stop = self.stop.0.subscribe();
         let cause = stop.wait_for(Option::is_some).await.map(|cause| *cause);
         // The sender lives as long as `self`.
         cause.ok().flatten().unwrap_or(StopCause::Shutdown)
+    }
+
+    fn stop_cause(&self) -> Option<StopCause> {
+        match self.stop.cause() {
+            Some(cause) if !allows_writes(cause) => Some(cause),
+            _ if !self.tenure.is_believed() => Some(StopCause::Fenced),
+            cause => cause,
+        }
     }
 
     fn is_draining(&self) -> bool {
         self.shutdown.is_requested()
     }
 
+    fn ending(&self) {
+        self.tenure.end(self.run, self.claimed.fence);
+    }
+
     fn begin(&self, step: Step) {
         self.step.store(step.0, Ordering::Relaxed);
+        self.tenure.go_on(self.run, self.claimed.fence);
         self.parts.begin(self.claimed.fence, step);
     }
 

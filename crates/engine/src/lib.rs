@@ -16,6 +16,7 @@ pub mod worker;
 
 pub mod chat;
 pub mod echo;
+pub mod runs;
 
 pub mod metrics;
 

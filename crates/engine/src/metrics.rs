@@ -26,6 +26,73 @@ pub(crate) const CLAIM_FAILURES: Metric = counter(
     &["kind"],
     "Claims that failed and were backed off.",
 );
+pub(crate) const CLAIM_TIMEOUTS: Metric = counter(
+    "musterbeat_claim_timeouts_total",
+    &["kind"],
+    "Claims whose answer did not come in time; what they took comes back as orphans.",
+);
+pub(crate) const BEATS: Metric =
+    counter("musterbeat_beats_total", &["outcome"], "Beats sent: one statement each.");
+pub(crate) const BEAT_SECONDS: Metric = Metric {
+    name: "musterbeat_beat_seconds",
+    kind: Kind::Histogram,
+    unit: Unit::Seconds,
+    labels: &[],
+    help: "Time from sending a beat to its answer with the whole roll.",
+};
+pub(crate) const ROLL_RUNS: Metric =
+    gauge("musterbeat_roll_runs", Unit::Count, &[], "Runs on the roll of the last beat.");
+pub(crate) const RUNS_LOST: Metric = counter(
+    "musterbeat_runs_lost_total",
+    &[],
+    "Runs that a roll call found to be somebody else's, and stopped.",
+);
+pub(crate) const RUNS_ORPHANED: Metric = counter(
+    "musterbeat_runs_orphaned_total",
+    &[],
+    "Runs that a roll call found owned and not worked on, each time it did.",
+);
+pub(crate) const RUNS_INTERRUPTED: Metric = counter(
+    "musterbeat_runs_interrupted_total",
+    &[],
+    "Runs that learnt of an interrupt by a roll call and not by a notice.",
+);
+pub(crate) const LEASES_LIVE: Metric =
+    gauge("musterbeat_leases_live", Unit::Count, &[], "Workers that are not marked dead.");
+pub(crate) const LEASES_MARKED: Metric =
+    counter("musterbeat_leases_marked_total", &[], "Leases of others that were marked dead.");
+pub(crate) const LEASES_LAPSED: Metric = counter(
+    "musterbeat_leases_lapsed_total",
+    &["cause"],
+    "Leases of this process that it could believe in no longer: everything was stopped.",
+);
+pub(crate) const RUNS_RECOVERED: Metric = counter(
+    "musterbeat_runs_recovered_total",
+    &["kind"],
+    "Runs of dead workers that became pending again.",
+);
+pub(crate) const RUNS_GIVEN_UP: Metric = counter(
+    "musterbeat_runs_given_up_total",
+    &["kind"],
+    "Runs that went to error because their workers kept dying.",
+);
+pub(crate) const RUNS_PENDING: Metric = gauge(
+    "musterbeat_runs_pending",
+    Unit::Count,
+    &["kind"],
+    "Runs that wait for a worker, counted up to 10,000.",
+);
+pub(crate) const RUNS_PENDING_OLDEST_SECONDS: Metric = gauge(
+    "musterbeat_runs_pending_oldest_seconds",
+    Unit::Seconds,
+    &["kind"],
+    "For how long the pending run that was ready first has been.",
+);
+pub(crate) const UPKEEP_FAILURES: Metric = counter(
+    "musterbeat_upkeep_failures_total",
+    &[],
+    "Attempts to take back, stamp or count runs that failed and are repeated.",
+);
 pub(crate) const RUNS_CLAIMED: Metric =
     counter("musterbeat_runs_claimed_total", &["kind"], "Runs that this worker came to own.");
 pub(crate) const RUNS_ENDED: Metric = counter(
@@ -60,6 +127,21 @@ pub(crate) const STREAM_RESYNCS: Metric = counter(
 pub const METRICS: &[Metric] = &[
     CLAIMS,
     CLAIM_FAILURES,
+    CLAIM_TIMEOUTS,
+    BEATS,
+    BEAT_SECONDS,
+    ROLL_RUNS,
+    RUNS_LOST,
+    RUNS_ORPHANED,
+    RUNS_INTERRUPTED,
+    LEASES_LIVE,
+    LEASES_MARKED,
+    LEASES_LAPSED,
+    RUNS_RECOVERED,
+    RUNS_GIVEN_UP,
+    RUNS_PENDING,
+    RUNS_PENDING_OLDEST_SECONDS,
+    UPKEEP_FAILURES,
     RUNS_CLAIMED,
     RUNS_ENDED,
     RUNS_OWNED,

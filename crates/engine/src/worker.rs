@@ -1,33 +1,53 @@
 //! The worker: it claims runs, has them run, and sees to their end.
+//!
+//! One lease at a time stands for all its runs. Beside the claims there are two loops: the
+//! heart beats, calls the roll and watches the leases of others; the upkeep takes back what
+//! nobody works on. When the lease lapses everything stops and the worker registers anew.
 
+mod heart;
 mod pool;
+mod tenure;
+mod upkeep;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use musterbeat_core::id::WorkerId;
+use musterbeat_core::lease::LeaseTimes;
 use musterbeat_core::port::{
-    Interest, Lease, LeaseStore, Notice, Publish, RunStore, Runner, Topic, Watch, Watcher,
+    BeatStore, Clock, Interest, Lease, LeaseStore, Notice, Publish, RunQueue, RunStore, Runner,
+    Topic, Watch, Watcher,
 };
-use musterbeat_core::run::StopCause;
+use musterbeat_core::run::{ATTEMPTS_MAX, Run, RunKind, StopCause};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use uuid::Uuid;
 
+use crate::metrics::{CLAIM_TIMEOUTS, LEASES_LAPSED};
 use crate::parts::PartStreams;
 use crate::retry::BACKOFF;
 use crate::shutdown::Shutdown;
-use pool::Pool;
+use heart::{Heart, Lapse};
+use pool::{Pool, WentBack};
+pub(crate) use tenure::Tenure;
+use upkeep::{Upkeep, Wanted};
 
 /// Where a worker meets the world.
 #[derive(Clone)]
 pub struct Ports {
     /// Says who works.
     pub leases: Arc<dyn LeaseStore>,
+    /// Keeps the worker's lease alive, on a connection that nothing else holds up.
+    pub beats: Arc<dyn BeatStore>,
     /// Says who owns what.
     pub runs: Arc<dyn RunStore>,
+    /// Says how much waits.
+    pub queue: Arc<dyn RunQueue>,
     /// Wakes other workers.
     pub publish: Arc<dyn Publish>,
     /// Wakes this one.
     pub watch: Arc<dyn Watch>,
+    /// Says until when the lease may be believed in.
+    pub clock: Arc<dyn Clock>,
 }
 
 /// A kind of run that a worker takes.
@@ -42,13 +62,36 @@ pub struct Serving {
 #[derive(Clone, Debug)]
 pub struct WorkerOptions {
     /// How others see it; its id is fresh for each start of a process.
+    ///
+    /// When this lease has lapsed, the worker goes on under ids that it makes itself.
     pub lease: Lease,
+    /// How often it beats, and how long its lease lasts.
+    pub times: LeaseTimes,
     /// Runs that one claim takes, at most: more would hold their rows' locks for long.
     pub claim_batch: u32,
     /// Longest wait before it looks for work again, whatever notices say.
     pub poll_interval: Duration,
     /// How long runs may go on after the end was asked for.
     pub drain_timeout: Duration,
+    /// Deaths of its workers after which a run goes to error.
+    pub attempts_max: u32,
+    /// Whether each beat also stamps each run, for readers of `run_heartbeats`.
+    pub stamp_runs: bool,
+}
+
+impl WorkerOptions {
+    /// Takes the defaults for everything but the lease.
+    pub fn new(lease: Lease) -> Self {
+        Self {
+            lease,
+            times: LeaseTimes::DEFAULT,
+            claim_batch: CLAIM_BATCH,
+            poll_interval: POLL_INTERVAL,
+            drain_timeout: DRAIN_TIMEOUT,
+            attempts_max: ATTEMPTS_MAX,
+            stamp_runs: false,
+        }
+    }
 }
 
 /// Runs claimed at once by default, where a batch costs little more than a single claim.
@@ -63,17 +106,28 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Wait before a run is tried again that is ready but that somebody holds locked.
 const LOCKED_RETRY: Duration = Duration::from_millis(25);
 
+/// How long a claim may take; then its connection is dropped and its answer never used.
+///
+/// What it took all the same comes back as orphans of a roll call.
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How long runs may take to stop when they are told to; then they are ended where they stand.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the last statement of a worker may take; its lease expires by itself later.
 const RESIGN_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Longest wait, by jitter, before a worker whose lease lapsed registers anew.
+const REGISTER_PAUSE: Duration = Duration::from_secs(1);
+
 /// Claims runs of the kinds that it serves and has them run, until it is asked to end.
 ///
 /// It looks for work when it starts, when a notice says so, when a run ends while more was
 /// pending, and after [`WorkerOptions::poll_interval`] at the latest: a notice is a hint,
 /// the table is the truth.
+///
+/// It owns its runs while it believes in its lease: for [`LeaseTimes::belief`] after the sending
+/// of its last beat that succeeded. Then it stops them all and registers anew.
 pub struct Worker {
     ports: Ports,
     options: WorkerOptions,
@@ -100,12 +154,24 @@ impl Worker {
     pub async fn run(mut self) {
         // Before the first look: what becomes pending after it leads to a notice.
         let mut watcher = self.watch().await;
-        if !self.register().await {
-            return;
+        let mut former = None;
+        let mut worker = self.options.lease.worker;
+        while let Some(tenure) = self.register(worker).await {
+            let tenure = Arc::new(tenure);
+            let lapse = self.serve(&tenure, former.take(), watcher.as_mut()).await;
+            former = Some(worker);
+            if let Some(lapse) = lapse {
+                self.stop(&tenure, lapse).await;
+            }
+            if self.shutdown.is_requested() {
+                break;
+            }
+            sleep(REGISTER_PAUSE.mul_f64(rand::random())).await;
+            worker = WorkerId::new(Uuid::now_v7());
         }
-        self.work(watcher.as_mut()).await;
-        self.drain().await;
-        self.resign().await;
+        if let Some(former) = former {
+            resign(&self.ports, former).await;
+        }
     }
 
     async fn watch(&self) -> Option<Box<dyn Watcher>> {
@@ -121,112 +187,208 @@ impl Worker {
         }
     }
 
-    /// Registers the lease, however long the database is away; false when the end came first.
-    async fn register(&self) -> bool {
+    /// Registers a lease, however long the database is away; `None` when the end came first.
+    async fn register(&self, worker: WorkerId) -> Option<Tenure> {
+        let lease = Lease { worker, ..self.options.lease.clone() };
+        let clock = &self.ports.clock;
         let mut attempt = 0;
-        while let Err(error) = self.ports.leases.register(&self.options.lease).await {
+        loop {
+            let sent = clock.now();
+            let registered = tokio::select! {
+                biased;
+                () = self.shutdown.requested() => return None,
+                registered = self.ports.leases.register(&lease) => registered,
+            };
+            let Err(error) = registered else {
+                let times = self.options.times;
+                return Some(Tenure::new(worker, sent, times, Arc::clone(clock)));
+            };
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "a worker could not register and tries again"
             );
             attempt += 1;
             tokio::select! {
-                () = self.shutdown.requested() => return false,
+                () = self.shutdown.requested() => return None,
                 () = sleep(BACKOFF.delay(attempt, rand::random())) => {}
             }
         }
-        true
     }
 
-    async fn work(&mut self, mut watcher: Option<&mut Box<dyn Watcher>>) {
+    /// Works under one lease; returns why it was lost, `None` when the work is over.
+    async fn serve(
+        &mut self,
+        tenure: &Arc<Tenure>,
+        former: Option<WorkerId>,
+        watcher: Option<&mut Box<dyn Watcher>>,
+    ) -> Option<Lapse> {
+        let (ports, options) = (self.ports.clone(), self.options.clone());
+        let (runners, wanted) = (self.pool.runners(), Wanted::default());
+        let heart = Heart::new(tenure, Arc::clone(&ports.beats), options.times, &wanted);
+        let upkeep = Upkeep {
+            worker: tenure.worker(),
+            former,
+            ports: &ports,
+            options: &options,
+            runners: &runners,
+            wanted: &wanted,
+        };
+        tokio::select! {
+            // Beats come first, and go on until the last run has ended.
+            biased;
+            lapse = heart.run() => Some(lapse),
+            () = upkeep.run() => None,
+            worked = self.work(tenure, watcher) => worked.err().map(|WentBack| Lapse::WentBack),
+        }
+    }
+
+    /// Claims until the end is asked for, then drains.
+    async fn work(
+        &mut self,
+        tenure: &Arc<Tenure>,
+        mut watcher: Option<&mut Box<dyn Watcher>>,
+    ) -> Result<(), WentBack> {
         let mut next_look = Instant::now();
         let mut look = true;
-        loop {
+        while !self.shutdown.is_requested() {
             if look {
-                next_look = Instant::now() + self.claim().await;
+                next_look = Instant::now() + self.claim(tenure).await?;
             }
             look = tokio::select! {
                 biased;
-                () = self.shutdown.requested() => return,
+                () = self.shutdown.requested() => false,
                 () = self.pool.finished() => self.pool.has_backlog(),
                 () = noticed(&mut watcher) => true,
                 () = sleep_until(next_look) => true,
             };
         }
+        self.drain(tenure).await;
+        Ok(())
     }
 
     /// Claims until nothing is ready or nothing is free; returns how long to wait at most.
-    async fn claim(&mut self) -> Duration {
-        let worker = self.worker();
+    async fn claim(&mut self, tenure: &Arc<Tenure>) -> Result<Duration, WentBack> {
         let mut wait = self.options.poll_interval;
         for index in 0..self.pool.kinds() {
-            wait = wait.min(self.claim_kind(worker, index).await);
+            wait = wait.min(self.claim_kind(tenure, index).await?);
         }
-        wait
+        Ok(wait)
     }
 
-    async fn claim_kind(&mut self, worker: WorkerId, index: usize) -> Duration {
+    async fn claim_kind(
+        &mut self,
+        tenure: &Arc<Tenure>,
+        index: usize,
+    ) -> Result<Duration, WentBack> {
         let kind = self.pool.kind(index);
         loop {
             let limit = self.pool.free(index).min(self.options.claim_batch);
             self.pool.set_backlog(index, limit == 0);
             if limit == 0 || self.shutdown.is_requested() {
-                return self.options.poll_interval;
+                return Ok(self.options.poll_interval);
             }
-            match self.ports.runs.claim(worker, &kind, limit).await {
-                Ok(runs) => {
-                    let short = runs.len() < limit as usize;
-                    self.pool.start(index, runs);
-                    if short {
-                        break;
-                    }
-                }
-                Err(error) => return self.pool.claim_failed(index, &error),
+            match self.claim_batch(tenure, index, &kind, limit).await? {
+                Claimed::Full => {}
+                Claimed::Short => break,
+                Claimed::Nothing(wait) => return Ok(wait),
             }
         }
-        match self.ports.runs.next_ready(&kind).await {
+        Ok(match self.ports.runs.next_ready(&kind).await {
             Ok(Some(next)) => next.max(LOCKED_RETRY.mul_f64(1.0 + rand::random::<f64>())),
             Ok(None) => self.options.poll_interval,
             Err(error) => self.pool.claim_failed(index, &error),
+        })
+    }
+
+    /// Claims once, and starts what it took.
+    async fn claim_batch(
+        &mut self,
+        tenure: &Arc<Tenure>,
+        index: usize,
+        kind: &RunKind,
+        limit: u32,
+    ) -> Result<Claimed, WentBack> {
+        let claim = tenure.claim_sent();
+        let answer = self.ports.runs.claim(tenure.worker(), kind, limit);
+        let Ok(answer) = timeout(CLAIM_TIMEOUT, answer).await else {
+            metrics::counter!(CLAIM_TIMEOUTS.name, "kind" => kind.to_string()).increment(1);
+            tracing::warn!(run.kind = %kind, "a claim was not answered in time");
+            return Ok(Claimed::Nothing(LOCKED_RETRY + BACKOFF.delay_max.mul_f64(rand::random())));
+        };
+        let runs = match answer {
+            Ok(runs) => runs,
+            Err(error) => return Ok(Claimed::Nothing(self.pool.claim_failed(index, &error))),
+        };
+        // An answer that comes too late counts no more: the runs are somebody else's to take.
+        if !tenure.is_believed() {
+            return Ok(Claimed::Nothing(self.options.poll_interval));
         }
+        let alone = runs.first().is_some_and(Run::is_suspect);
+        let full = alone || runs.len() == limit as usize;
+        self.pool.start(index, runs, tenure)?;
+        drop(claim);
+        Ok(if full { Claimed::Full } else { Claimed::Short })
     }
 
     /// Waits for the runs; those that take too long, or all when urged, are stopped.
-    async fn drain(&mut self) {
+    async fn drain(&mut self, tenure: &Tenure) {
         let deadline = Instant::now() + self.options.drain_timeout;
         tokio::select! {
             () = self.pool.all_finished() => return,
             () = self.shutdown.urged() => {}
             () = sleep_until(deadline) => {}
         }
-        self.pool.stop_all(StopCause::Shutdown);
+        tenure.stop_all(StopCause::Shutdown);
+        self.end_all().await;
+    }
+
+    /// Stops everything that was owned under a lease that lapsed.
+    async fn stop(&mut self, tenure: &Tenure, lapse: Lapse) {
+        tracing::error!(
+            worker.id = %tenure.worker(),
+            lapse = lapse.as_str(),
+            "a lease lapsed; its runs are stopped and the worker registers anew"
+        );
+        metrics::counter!(LEASES_LAPSED.name, "cause" => lapse.as_str()).increment(1);
+        tenure.stop_all(StopCause::Fenced);
+        self.end_all().await;
+    }
+
+    /// Waits for runs that were told to stop, and ends them when they take too long.
+    async fn end_all(&mut self) {
         if timeout(STOP_TIMEOUT, self.pool.all_finished()).await.is_err() {
             self.pool.abort_all().await;
         }
     }
+}
 
-    /// Gives the lease up, so that what is left of its runs need not wait for its expiry.
-    async fn resign(&self) {
-        match timeout(RESIGN_TIMEOUT, self.ports.leases.resign(self.worker())).await {
-            Ok(Ok(requeued)) => {
-                for run in requeued {
-                    self.ports.publish.publish(Topic::Pending, run.uuid());
-                }
-            }
-            Ok(Err(error)) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "a worker could not resign; its lease expires by itself"
-                );
-            }
-            Err(_) => {
-                tracing::warn!("a worker could not resign in time; its lease expires by itself");
+/// What a claim came to.
+enum Claimed {
+    /// There may be more.
+    Full,
+    /// Nothing more was ready, or somebody held it locked.
+    Short,
+    /// It failed; the next one waits so long.
+    Nothing(Duration),
+}
+
+/// Gives a lease up, so that what is left of its runs need not wait for its expiry.
+async fn resign(ports: &Ports, worker: WorkerId) {
+    match timeout(RESIGN_TIMEOUT, ports.leases.resign(worker)).await {
+        Ok(Ok(requeued)) => {
+            for run in requeued {
+                ports.publish.publish(Topic::Pending, run.uuid());
             }
         }
-    }
-
-    fn worker(&self) -> WorkerId {
-        self.options.lease.worker
+        Ok(Err(error)) => {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "a worker could not resign; its lease expires by itself"
+            );
+        }
+        Err(_) => {
+            tracing::warn!("a worker could not resign in time; its lease expires by itself");
+        }
     }
 }
 

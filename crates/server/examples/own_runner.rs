@@ -8,18 +8,18 @@ use anyhow::Context;
 use async_trait::async_trait;
 use musterbeat_core::chat::{NewChat, Title};
 use musterbeat_core::id::{ChatId, OwnerId, WorkerId};
+use musterbeat_core::lease::LeaseTimes;
 use musterbeat_core::message::{Content, NewMessage, Turn};
 use musterbeat_core::port::{
     ChatRunner, ChatStore, ChatTurn, Interest, Lease, Reach, RunContext, Topic, TurnEnd, Watch,
 };
 use musterbeat_core::run::RunStatus;
-use musterbeat_db::{PgStore, PoolLimits, connect, migrate};
+use musterbeat_db::{PgBeats, PgStore, PoolLimits, connect, migrate};
 use musterbeat_engine::chat::{ChatRuns, Chats};
+use musterbeat_engine::clock::SystemClock;
 use musterbeat_engine::parts::PartStreams;
 use musterbeat_engine::shutdown::Shutdown;
-use musterbeat_engine::worker::{
-    CLAIM_BATCH, DRAIN_TIMEOUT, POLL_INTERVAL, Ports, Serving, Worker, WorkerOptions,
-};
+use musterbeat_engine::worker::{Ports, Serving, Worker, WorkerOptions};
 use musterbeat_pubsub::MemoryTransport;
 use uuid::Uuid;
 
@@ -47,14 +47,17 @@ async fn main() -> anyhow::Result<()> {
     let chats = Chats::new(store.clone(), notices.clone());
     let ports = Ports {
         leases: store.clone(),
+        beats: Arc::new(PgBeats::new(&url, LeaseTimes::DEFAULT.beat_interval())?),
         runs: store.clone(),
+        queue: store.clone(),
         publish: notices.clone(),
         watch: notices.clone(),
+        clock: Arc::new(SystemClock::default()),
     };
     let runner = Arc::new(ChatRuns::new(chats.clone(), Arc::new(Parrot)));
     let serving = vec![Serving { runner, capacity: 100 }];
-    let worker =
-        Worker::new(ports, serving, PartStreams::default(), worker_options(), shutdown.clone());
+    let options = WorkerOptions::new(lease());
+    let worker = Worker::new(ports, serving, PartStreams::default(), options, shutdown.clone());
     let worker = tokio::spawn(worker.run());
 
     let id = ChatId::new(Uuid::now_v7());
@@ -86,17 +89,12 @@ fn new_chat(id: ChatId) -> anyhow::Result<NewChat> {
     })
 }
 
-fn worker_options() -> WorkerOptions {
-    WorkerOptions {
-        lease: Lease {
-            worker: WorkerId::new(Uuid::now_v7()),
-            name: "example".to_owned(),
-            advertise_url: None,
-            release: "example".to_owned(),
-            capacity: 100,
-        },
-        claim_batch: CLAIM_BATCH,
-        poll_interval: POLL_INTERVAL,
-        drain_timeout: DRAIN_TIMEOUT,
+fn lease() -> Lease {
+    Lease {
+        worker: WorkerId::new(Uuid::now_v7()),
+        name: "example".to_owned(),
+        advertise_url: None,
+        release: "example".to_owned(),
+        capacity: 100,
     }
 }

@@ -6,6 +6,7 @@ mod health;
 mod messages;
 mod tokens;
 mod wire;
+mod workers;
 
 use std::sync::Arc;
 
@@ -58,7 +59,8 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(messages::send, messages::list))
         .routes(routes!(events::follow))
         .routes(routes!(tokens::create))
-        .routes(routes!(tokens::revoke));
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(workers::list));
     OpenApiRouter::with_openapi(Description::openapi()).nest("/api/v1", api)
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use musterbeat_db::{PgPool, PgStore, PoolLimits};
 use musterbeat_embedded::{Durability, Options, Server};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::settings::Settings;
 
@@ -18,6 +18,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// A pool, and the PostgreSQL behind it when it is the server's own.
 pub(crate) struct Database {
     pub(crate) store: PgStore,
+    /// Where it is, with its password.
+    pub(crate) url: SecretString,
     pool: PgPool,
     own: Option<Server>,
 }
@@ -35,7 +37,7 @@ impl Database {
             (None, None) => unreachable!("a server is started when no URL is set"),
         };
         let (pool, store) = connect(&url, settings).await?;
-        Ok(Self { store, pool, own })
+        Ok(Self { store, url: url.into(), pool, own })
     }
 
     /// Connects as a guest: also to the PostgreSQL of a server that is running.
@@ -43,8 +45,9 @@ impl Database {
         if settings.database_url.is_none()
             && let Some(running) = musterbeat_embedded::running(&settings.data_dir)?
         {
-            let (pool, store) = connect(&running.url(OWN_DATABASE), settings).await?;
-            return Ok(Self { store, pool, own: None });
+            let url = running.url(OWN_DATABASE);
+            let (pool, store) = connect(&url, settings).await?;
+            return Ok(Self { store, url: url.into(), pool, own: None });
         }
         Self::open(settings).await
     }

@@ -7,14 +7,16 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use musterbeat_core::id::WorkerId;
 use musterbeat_core::port::{ChatRunner, ChatStore, Lease, Publish, Watch};
+use musterbeat_db::PgBeats;
 use musterbeat_db::tokens::TokenKind;
 use musterbeat_engine::chat::{ChatRuns, Chats};
+use musterbeat_engine::clock::SystemClock;
 use musterbeat_engine::echo::Echo;
 use musterbeat_engine::parts::{PartLimits, PartStreams};
 use musterbeat_engine::shutdown::Shutdown;
 use musterbeat_engine::worker::{Ports, Serving, Worker, WorkerOptions};
 use musterbeat_pubsub::MemoryTransport;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -79,13 +81,8 @@ impl Server {
         let parts = PartStreams::new(PartLimits::default());
         let chat_store: Arc<dyn ChatStore> = Arc::new(database.store.clone());
         let chats = Chats::new(Arc::clone(&chat_store), Arc::clone(&publish));
-        let ports = Ports {
-            leases: Arc::new(database.store.clone()),
-            runs: Arc::new(database.store.clone()),
-            publish: Arc::clone(&publish),
-            watch: Arc::clone(&watch),
-        };
-        let worker = worker(&settings, ports, &chats, parts.clone(), shutdown.clone());
+        let ports = ports(&settings, &database, &publish, &watch)?;
+        let worker = worker(&settings, ports, &chats, parts.clone(), shutdown.clone())?;
         let streams_end = CancellationToken::new();
         let app = App {
             chats,
@@ -235,13 +232,32 @@ async fn upkeep(
     }
 }
 
+fn ports(
+    settings: &Settings,
+    database: &Database,
+    publish: &Arc<dyn Publish>,
+    watch: &Arc<dyn Watch>,
+) -> anyhow::Result<Ports> {
+    let store = Arc::new(database.store.clone());
+    let beats = PgBeats::new(database.url.expose_secret(), settings.beat_interval)?;
+    Ok(Ports {
+        leases: store.clone(),
+        beats: Arc::new(beats),
+        runs: store.clone(),
+        queue: store,
+        publish: Arc::clone(publish),
+        watch: Arc::clone(watch),
+        clock: Arc::new(SystemClock::default()),
+    })
+}
+
 fn worker(
     settings: &Settings,
     ports: Ports,
     chats: &Chats,
     parts: PartStreams,
     shutdown: Shutdown,
-) -> Worker {
+) -> anyhow::Result<Worker> {
     let answers: Arc<dyn ChatRunner> = match settings.runner {
         RunnerChoice::Echo => Arc::new(Echo { pace: settings.echo_pace }),
     };
@@ -257,11 +273,14 @@ fn worker(
             release: env!("CARGO_PKG_VERSION").to_owned(),
             capacity: settings.capacity.get(),
         },
+        times: settings.lease_times()?,
         claim_batch: settings.claim_batch.get(),
         poll_interval: settings.poll_interval,
         drain_timeout: settings.drain_timeout,
+        attempts_max: settings.max_attempts.get(),
+        stamp_runs: settings.stamp_runs,
     };
-    Worker::new(ports, vec![serving], parts, options, shutdown)
+    Ok(Worker::new(ports, vec![serving], parts, options, shutdown))
 }
 
 /// Makes the admin's token at the first start.

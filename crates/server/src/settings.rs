@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use figment::providers::{Env, Format, Toml};
 use figment::{Figment, Provider};
+use musterbeat_core::invalid::Invalid;
+use musterbeat_core::lease::LeaseTimes;
 use musterbeat_embedded::Source;
 use musterbeat_engine::worker;
 use secrecy::SecretString;
@@ -57,6 +59,19 @@ pub struct Settings {
     pub capacity: NonZeroU32,
     /// Runs taken by one claim.
     pub claim_batch: NonZeroU32,
+    /// Time between beats, each of which keeps the lease and calls the roll.
+    #[serde(with = "humantime_serde")]
+    pub beat_interval: Duration,
+    /// How long the lease outlives its last beat: a dead replica's runs go elsewhere after it.
+    #[serde(with = "humantime_serde")]
+    pub lease_ttl: Duration,
+    /// How long before the end of its lease a replica that cannot beat stops its runs.
+    #[serde(with = "humantime_serde")]
+    pub fence_margin: Duration,
+    /// Deaths of its replica in a row after which a run goes to error.
+    pub max_attempts: NonZeroU32,
+    /// Whether each beat also stamps each run, for readers of `run_heartbeats`.
+    pub stamp_runs: bool,
     /// Longest wait before looking for work.
     #[serde(with = "humantime_serde")]
     pub poll_interval: Duration,
@@ -113,6 +128,11 @@ impl Default for Settings {
             echo_pace: Duration::from_millis(50),
             capacity: number(1_000),
             claim_batch: number(worker::CLAIM_BATCH),
+            beat_interval: LeaseTimes::DEFAULT.beat_interval(),
+            lease_ttl: LeaseTimes::DEFAULT.ttl(),
+            fence_margin: LeaseTimes::DEFAULT.fence_margin(),
+            max_attempts: number(musterbeat_core::run::ATTEMPTS_MAX),
+            stamp_runs: false,
             poll_interval: worker::POLL_INTERVAL,
             drain_timeout: worker::DRAIN_TIMEOUT,
             pool_max: number(10),
@@ -159,7 +179,8 @@ impl Settings {
     /// Checks what no setting shows by itself.
     ///
     /// # Errors
-    /// Refuses `dev` on an address that others reach, and a `poll_interval` that is no pause.
+    /// Refuses `dev` on an address that others reach, a `poll_interval` that is no pause, and a
+    /// lease that leaves no room for a beat that fails.
     pub fn checked(self) -> anyhow::Result<Self> {
         anyhow::ensure!(
             !self.dev || self.listen.ip().is_loopback(),
@@ -172,7 +193,16 @@ impl Settings {
             "`poll_interval` is {:?}, at least {POLL_INTERVAL_MIN:?} is allowed",
             self.poll_interval
         );
+        self.lease_times()?;
         Ok(self)
+    }
+
+    /// Returns how often the worker beats and how long its lease lasts.
+    ///
+    /// # Errors
+    /// Names the time that does not fit the others.
+    pub fn lease_times(&self) -> Result<LeaseTimes, Invalid> {
+        LeaseTimes::new(self.beat_interval, self.lease_ttl, self.fence_margin)
     }
 }
 
@@ -254,6 +284,13 @@ mod tests {
         let settings = Settings { poll_interval: Duration::ZERO, ..Settings::default() };
         let error = settings.checked().unwrap_err().to_string();
         assert_eq!(error, "`poll_interval` is 0ns, at least 10ms is allowed");
+    }
+
+    #[test]
+    fn lease_leaves_room_for_a_beat_that_fails() {
+        let settings = Settings { lease_ttl: Duration::from_secs(8), ..Settings::default() };
+        let error = settings.checked().unwrap_err().to_string();
+        assert!(error.contains("lease_ttl") && error.contains("9s"), "{error}");
     }
 
     #[test]

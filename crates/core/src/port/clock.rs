@@ -1,10 +1,11 @@
-use std::time::Instant;
+use crate::lease::Moment;
 
-/// The monotonic clock of this process, for local deadlines.
+/// The clock of this process, for local deadlines.
 ///
+/// It counts time in which the machine was suspended, where there is one that does.
 /// Times that several replicas compare come from the database instead.
 #[cfg_attr(feature = "mock", mockall::automock)]
 pub trait Clock: Send + Sync {
     /// Returns the time; never earlier than an earlier answer.
-    fn now(&self) -> Instant;
+    fn now(&self) -> Moment;
 }

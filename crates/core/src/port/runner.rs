@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::id::{ChatId, OwnerId, Step};
+use crate::id::{ChatId, OwnerId, RunId, Step};
 use crate::message::{Content, Message, Model, NewMessage};
 use crate::run::{Outcome, Run, RunKind, StopCause};
 
@@ -18,6 +18,13 @@ pub trait Runner: Send + Sync {
     /// It should return soon after [`RunContext::stopped`] does. A panic ends the run in error.
     /// After the death of its process another worker calls this again for the same run.
     async fn run(&self, run: Run, context: Arc<dyn RunContext>) -> Outcome;
+
+    /// Learns that a run of its kind changed hands or ended without its runner; never waits.
+    ///
+    /// It is for those who tell others of such changes.
+    fn changed(&self, run: RunId) {
+        let _ = run;
+    }
 }
 
 /// What a runner is given to meet the world with; implemented by the engine.
@@ -27,8 +34,19 @@ pub trait RunContext: Send + Sync {
     /// Waits until the run should stop, and says why; returns at once when it already should.
     async fn stopped(&self) -> StopCause;
 
+    /// Returns why the run should stop, `None` while it may go on.
+    ///
+    /// Ask before each side effect. It compares the time: a process that was frozen learns here
+    /// that its lease has passed, before any timer has told it.
+    fn stop_cause(&self) -> Option<StopCause>;
+
     /// Says whether the worker drains, so that the runner should begin nothing new.
     fn is_draining(&self) -> bool;
+
+    /// Tells that the next write may give the run up, so that the roll call leaves it out.
+    ///
+    /// A runner that settles runs itself calls it before each such write.
+    fn ending(&self);
 
     /// Tells which write comes next, after one that left the run running.
     ///

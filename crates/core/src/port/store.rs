@@ -7,7 +7,10 @@ use crate::chat::{Applied, Changes, Chat, Event, NewChat, Refused};
 use crate::id::{ChatId, Fence, OwnerId, RunId, Version, WorkerId};
 use crate::message::Message;
 use crate::page::{Cursor, Limit};
-use crate::run::{Run, RunEnd, RunKind, Token};
+use crate::roster::RollEntry;
+use crate::run::{NewRun, Run, RunEnd, RunKind, RunState, Token};
+use crate::sighting::{Overdue, SeenLease};
+use crate::timestamp::Timestamp;
 
 /// Says who works: one lease a worker, whatever it owns.
 #[cfg_attr(feature = "mock", mockall::automock)]
@@ -16,11 +19,88 @@ pub trait LeaseStore: Send + Sync {
     /// Registers a worker; repeating it changes nothing.
     async fn register(&self, lease: &Lease) -> Result<(), StoreError>;
 
+    /// Returns a batch of the runs of dead leases to pending, or to error after the
+    /// `attempts_max`th time; returns what it requeued.
+    ///
+    /// Repeat it until nothing is returned. A run that somebody holds locked is left for later.
+    async fn requeue(&self, attempts_max: u32) -> Result<Vec<Requeued>, StoreError>;
+
+    /// Removes dead leases that own nothing any more; returns how many.
+    async fn forget(&self) -> Result<u64, StoreError>;
+
+    /// Gives runs whose owner has no lease a dead one in its name; returns for how many owners.
+    async fn adopt(&self) -> Result<u64, StoreError>;
+
     /// Ends a worker's lease and returns its runs to pending; returns them, for their wakes.
     ///
     /// Several transactions: what it has done stays done when it fails, and it may be repeated.
     /// From the first on the worker claims nothing, not even by a claim that is on its way.
     async fn resign(&self, worker: WorkerId) -> Result<Vec<RunId>, StoreError>;
+
+    /// Returns all leases with what their workers own, the oldest first.
+    async fn list(&self) -> Result<Vec<WorkerState>, StoreError>;
+}
+
+/// Keeps a worker's lease alive and watches those of others, on a connection of its own.
+///
+/// That connection does nothing else, so no load and no lock of a run holds a beat up. Each
+/// call has its time, shorter than a beat's interval. After a call that failed the connection
+/// is another one: forget what was seen on the former.
+#[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
+pub trait BeatStore: Send + Sync {
+    /// Beats for `worker`; returns its roll, and the leases of all others.
+    ///
+    /// Without a live lease nothing changes, and [`BeatAnswer::alive`] is false.
+    async fn beat(&self, worker: WorkerId) -> Result<BeatAnswer, StoreError>;
+
+    /// Returns the leases of all workers but `worker`.
+    async fn look(&self, worker: WorkerId) -> Result<Vec<SeenLease>, StoreError>;
+
+    /// Marks leases dead that still have the beat they were seen with, and that have expired
+    /// after `ttl` on the database's clock; returns whose they are.
+    ///
+    /// A lease that somebody holds locked, as its worker's claim does, is passed over.
+    async fn mark(&self, overdue: &[Overdue], ttl: Duration) -> Result<Vec<WorkerId>, StoreError>;
+}
+
+/// What a beat returns, read in the same statement.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BeatAnswer {
+    /// Whether the worker has a live lease.
+    pub alive: bool,
+    /// Every run that the table gives to the worker, in no order.
+    pub roll: Vec<RollEntry>,
+    /// The leases of all others.
+    pub leases: Vec<SeenLease>,
+}
+
+/// A run of a dead worker that was taken back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requeued {
+    /// Which run.
+    pub run: RunId,
+    /// What sort of work it is.
+    pub kind: RunKind,
+    /// Whether it is pending again; else it stands in error, since its workers keep dying.
+    pub pending: bool,
+}
+
+/// A worker, as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerState {
+    /// How it registered.
+    pub lease: Lease,
+    /// When it registered.
+    pub started_at: Timestamp,
+    /// Its last beat.
+    pub heartbeat_at: Timestamp,
+    /// Time since its last beat, on the database's clock.
+    pub beat_age: Duration,
+    /// Whether it was marked dead and its runs are being taken back.
+    pub dead: bool,
+    /// How many runs it owns.
+    pub runs: u64,
 }
 
 /// A worker as others see it.
@@ -67,6 +147,48 @@ pub trait RunStore: Send + Sync {
         runs: &[(RunId, Fence)],
         pause: Duration,
     ) -> Result<Vec<RunId>, StoreError>;
+
+    /// Stamps every run of `worker` with the database's time; returns the same roll as a beat.
+    ///
+    /// For readers who want a time stamp a run; whether a worker lives its lease says.
+    async fn touch_runs(&self, worker: WorkerId) -> Result<Vec<RollEntry>, StoreError>;
+
+    /// Returns owned runs whose stamp is older than `before`, or that have none; 1,000 at most.
+    async fn stale_runs(&self, before: Timestamp) -> Result<Vec<RunId>, StoreError>;
+}
+
+/// Takes runs in, for those who ask for work of a kind of their own.
+#[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
+pub trait RunQueue: Send + Sync {
+    /// Adds a pending run; repeated with the same id it changes nothing and returns false.
+    async fn submit(&self, run: &NewRun) -> Result<bool, StoreError>;
+
+    /// Returns a run, `None` when it is not there or out of reach.
+    async fn get(&self, run: RunId, reach: Reach) -> Result<Option<RunState>, StoreError>;
+
+    /// Asks for a run to be stopped: by its owner, or by the next when it is pending.
+    ///
+    /// What is neither owned nor pending stays as it is. Returns the run as it stands then,
+    /// `None` when it is not there or out of reach.
+    async fn interrupt(&self, run: RunId, reach: Reach) -> Result<Option<RunState>, StoreError>;
+
+    /// Returns how much of a kind waits for a worker.
+    async fn backlog(&self, kind: &RunKind) -> Result<Backlog, StoreError>;
+}
+
+/// Pending runs of a kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// How many are pending, counted up to [`Backlog::COUNT_MAX`].
+    pub pending: u64,
+    /// For how long the one that was ready first has been.
+    pub oldest: Duration,
+}
+
+impl Backlog {
+    /// Where counting ends: an exact count of more would cost more than it tells.
+    pub const COUNT_MAX: u64 = 10_000;
 }
 
 /// Keeps chats.

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use musterbeat_core::id::{RunId, WorkerId};
-use musterbeat_core::port::{Lease, LeaseStore, StoreError};
+use musterbeat_core::port::{Lease, LeaseStore, Requeued, StoreError, WorkerState};
 use sqlx::PgConnection;
 use tokio::time::timeout;
 
@@ -28,6 +28,31 @@ impl LeaseStore for PgStore {
         let mut call = self.call("resign the worker's lease").await?;
         let resigned = timeout(self.answer_time, resign(&mut call.conn, worker)).await;
         call.ended(resigned)
+    }
+
+    async fn requeue(&self, attempts_max: u32) -> Result<Vec<Requeued>, StoreError> {
+        let mut call = self.call("requeue the runs of dead workers").await?;
+        let requeue = runs::requeue(&mut call.conn, REQUEUE_BATCH, attempts_max, None);
+        let requeued = timeout(self.answer_time, requeue).await;
+        call.ended(requeued)
+    }
+
+    async fn forget(&self) -> Result<u64, StoreError> {
+        let mut call = self.call("forget dead leases").await?;
+        let forgotten = timeout(self.answer_time, worker_leases::forget_all(&mut call.conn)).await;
+        call.ended(forgotten)
+    }
+
+    async fn adopt(&self) -> Result<u64, StoreError> {
+        let mut call = self.call("adopt runs without a lease").await?;
+        let adopted = timeout(self.answer_time, worker_leases::adopt(&mut call.conn)).await;
+        call.ended(adopted)
+    }
+
+    async fn list(&self) -> Result<Vec<WorkerState>, StoreError> {
+        let mut call = self.call("list the workers").await?;
+        let listed = timeout(self.answer_time, worker_leases::list(&mut call.conn)).await;
+        call.ended(listed)
     }
 }
 

@@ -2,14 +2,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use musterbeat_core::id::{Fence, RunId, WorkerId};
-use musterbeat_core::port::{Reach, RunStore, StoreError, WriteError};
-use musterbeat_core::run::{Admission, Run, RunEnd, RunKind, RunStatus, storable_error};
+use musterbeat_core::port::{Backlog, Reach, RunQueue, RunStore, StoreError, WriteError};
+use musterbeat_core::roster::RollEntry;
+use musterbeat_core::run::{
+    Admission, NewRun, Run, RunEnd, RunKind, RunState, RunStatus, storable_error,
+};
+use musterbeat_core::timestamp::Timestamp;
 use sqlx::{Connection, PgConnection};
 use tokio::time::timeout;
 
 use super::PgStore;
 use crate::error::failed;
 use crate::metrics::READY_TO_RUNNING;
+use crate::run_heartbeats;
 use crate::runs::{self, Transition};
 
 #[async_trait]
@@ -56,6 +61,62 @@ impl RunStore for PgStore {
         let released = timeout(self.answer_time, release).await;
         call.ended(released)
     }
+
+    async fn touch_runs(&self, worker: WorkerId) -> Result<Vec<RollEntry>, StoreError> {
+        let mut call = self.call("stamp runs").await?;
+        let touch = run_heartbeats::touch(&mut call.conn, worker, None);
+        let touched = timeout(self.answer_time, touch).await;
+        call.ended(touched)
+    }
+
+    async fn stale_runs(&self, before: Timestamp) -> Result<Vec<RunId>, StoreError> {
+        let mut call = self.call("look for stale runs").await?;
+        let stale = run_heartbeats::stale(&mut call.conn, before, STALE_MAX);
+        let stale = timeout(self.answer_time, stale).await;
+        call.ended(stale)
+    }
+}
+
+#[async_trait]
+impl RunQueue for PgStore {
+    async fn submit(&self, run: &NewRun) -> Result<bool, StoreError> {
+        let mut call = self.call("submit a run").await?;
+        let insert = runs::insert(&mut call.conn, run.id, &run.kind, run.owner, None);
+        let inserted = timeout(self.answer_time, insert).await;
+        call.ended(inserted)
+    }
+
+    async fn get(&self, run: RunId, reach: Reach) -> Result<Option<RunState>, StoreError> {
+        let mut call = self.call("read a run").await?;
+        let got = timeout(self.answer_time, runs::get(&mut call.conn, run, reach)).await;
+        call.ended(got)
+    }
+
+    async fn interrupt(&self, run: RunId, reach: Reach) -> Result<Option<RunState>, StoreError> {
+        let mut call = self.call("interrupt a run").await?;
+        let interrupt = interrupt(&mut call.conn, run, reach);
+        let interrupted = timeout(self.answer_time, interrupt).await;
+        call.ended(interrupted)
+    }
+
+    async fn backlog(&self, kind: &RunKind) -> Result<Backlog, StoreError> {
+        let mut call = self.call("count the backlog").await?;
+        let backlog = timeout(self.answer_time, runs::backlog(&mut call.conn, kind, None)).await;
+        call.ended(backlog)
+    }
+}
+
+/// Stale runs that one call returns.
+const STALE_MAX: u32 = 1_000;
+
+/// Changes, and reads what there is then, so that a repeated call is answered alike.
+async fn interrupt(
+    conn: &mut PgConnection,
+    run: RunId,
+    reach: Reach,
+) -> sqlx::Result<Option<RunState>> {
+    runs::interrupt(conn, run, reach).await?;
+    runs::get(conn, run, reach).await
 }
 
 const FINISH: &str = "finish a run";
@@ -70,14 +131,18 @@ async fn finish(conn: &mut PgConnection, run: &Run, end: RunEnd) -> Result<(), W
         Admission::Repeated => return Ok(()),
         Admission::Write => {}
     }
-    runs::write(&mut tx, run.id, &ending(end), None).await.map_err(failed(FINISH))?;
+    runs::write(&mut tx, run.id, &ending(end, locked.status), None)
+        .await
+        .map_err(failed(FINISH))?;
     tx.commit().await.map_err(failed(FINISH))?;
     Ok(())
 }
 
-fn ending(end: RunEnd) -> Transition {
+fn ending(end: RunEnd, status: RunStatus) -> Transition {
     let (status, error) = match end {
         RunEnd::Done => (RunStatus::Waiting, None),
+        // The interrupt may have caused the error, so it wins.
+        RunEnd::Failed(_) if status == RunStatus::Interrupting => (RunStatus::Waiting, None),
         RunEnd::Failed(error) => (RunStatus::Error, Some(storable_error(&error))),
     };
     Transition { status, stop: false, error, by_owner: true }

@@ -63,7 +63,8 @@ async fn work(
     let chats = Chats::new(Arc::new(store.mock()), Arc::new(publish));
     let token = Token { worker: WorkerId::new(Uuid::nil()), fence: Fence(1), step: Step(0) };
     let owner = OwnerId::new(Uuid::nil());
-    let run = Run { id: RunId::new(Uuid::nil()), kind: RunKind::CHAT, owner, token, stop };
+    let run =
+        Run { id: RunId::new(Uuid::nil()), kind: RunKind::CHAT, owner, token, stop, attempts: 0 };
     ChatRuns::new(chats, Arc::new(runner)).run(run, Arc::new(context)).await
 }
 
@@ -158,6 +159,16 @@ async fn interrupted_turn_keeps_what_was_said() {
     assert_eq!(store.writes(), ["step 0: answer half"]);
 }
 
+/// The lease passed while the model was at work: the answer is not even sent.
+#[tokio::test(start_paused = true)]
+async fn turn_that_outlived_its_lease_writes_nothing() {
+    for cause in [StopCause::Fenced, StopCause::Lost] {
+        let store = Store::default();
+        work(&store, false, context(Some(cause)), vec![answer("one")]).await;
+        assert!(store.writes().is_empty());
+    }
+}
+
 /// Shutdown is never mistaken for an interrupt: the next worker answers the whole turn.
 #[tokio::test(start_paused = true)]
 async fn turn_stopped_by_shutdown_is_left_to_the_next_worker() {
@@ -185,9 +196,15 @@ impl RunContext for Unasked {
         std::future::pending().await
     }
 
+    fn stop_cause(&self) -> Option<StopCause> {
+        None
+    }
+
     fn is_draining(&self) -> bool {
         false
     }
+
+    fn ending(&self) {}
 
     fn begin(&self, _step: Step) {}
 
@@ -197,10 +214,9 @@ impl RunContext for Unasked {
 fn context(stopped: Option<StopCause>) -> MockRunContext {
     let mut context = MockRunContext::new();
     context.expect_is_draining().return_const(false);
+    context.expect_ending().return_const(());
     context.expect_begin().return_const(());
-    if let Some(cause) = stopped {
-        context.expect_stopped().return_const(cause);
-    }
+    context.expect_stop_cause().return_const(stopped);
     context
 }
 

@@ -1,17 +1,20 @@
 //! The runs that a worker owns, each in a task of its own.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
 use musterbeat_core::id::{Fence, RunId};
 use musterbeat_core::port::{RunContext, RunStore, Runner, StoreError, Topic, WriteError};
+use musterbeat_core::roster::Entered;
 use musterbeat_core::run::{Outcome, Run, RunEnd, RunKind, StopCause};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
-use super::{Ports, Serving};
-use crate::context::Context;
+use super::tenure::Tenure;
+use super::{Ports, STOP_TIMEOUT, Serving};
+use crate::context::{Context, Stop, allows_writes};
 use crate::metrics::{
     CLAIM_FAILURES, CLAIMS, RUNS_CLAIMED, RUNS_ENDED, RUNS_OWNED, WRITES_GIVEN_UP,
 };
@@ -26,9 +29,11 @@ const RELEASE_PAUSE: Duration = Duration::from_secs(1);
 /// What a worker runs, by kind.
 pub(super) struct Pool {
     kinds: Vec<KindPool>,
-    /// INVARIANT: holds a run from its claim until its end was written or given up.
-    contexts: BTreeMap<RunId, Arc<Context>>,
-    tasks: JoinSet<Ended>,
+    /// INVARIANT: has a run from its claim until its task was joined, under its last fence.
+    tasks: BTreeMap<RunId, Task>,
+    /// INVARIANT: has each task of `joins`.
+    owned: BTreeMap<Id, Owned>,
+    joins: JoinSet<()>,
     parts: PartStreams,
     ports: Ports,
     shutdown: Shutdown,
@@ -44,11 +49,22 @@ struct KindPool {
     failures: u32,
 }
 
-struct Ended {
+/// The task of a run, as a later claim of the run meets it.
+struct Task {
+    fence: Fence,
+    abort: AbortHandle,
+    ended: CancellationToken,
+}
+
+struct Owned {
     run: RunId,
     fence: Fence,
     index: usize,
+    tenure: Arc<Tenure>,
 }
+
+/// The database gave out a fence that is not higher than one it gave out before.
+pub(super) struct WentBack;
 
 impl Pool {
     pub(super) fn new(
@@ -67,8 +83,9 @@ impl Pool {
         });
         Self {
             kinds: kinds.collect(),
-            contexts: BTreeMap::new(),
-            tasks: JoinSet::new(),
+            tasks: BTreeMap::new(),
+            owned: BTreeMap::new(),
+            joins: JoinSet::new(),
             parts,
             ports,
             shutdown,
@@ -111,133 +128,188 @@ impl Pool {
         BACKOFF.delay(kind.failures, rand::random())
     }
 
+    /// Returns who works on each kind.
+    pub(super) fn runners(&self) -> BTreeMap<RunKind, Arc<dyn Runner>> {
+        let runners = self.kinds.iter().map(|kind| (kind.kind.clone(), Arc::clone(&kind.runner)));
+        runners.collect()
+    }
+
     /// Starts what a claim returned.
-    pub(super) fn start(&mut self, index: usize, runs: Vec<Run>) {
+    pub(super) fn start(
+        &mut self,
+        index: usize,
+        runs: Vec<Run>,
+        tenure: &Arc<Tenure>,
+    ) -> Result<(), WentBack> {
         let kind = &mut self.kinds[index];
         kind.failures = 0;
-        kind.owned += runs.len();
         let label = kind.kind.to_string();
         metrics::counter!(CLAIMS.name, "kind" => label.clone()).increment(1);
-        metrics::counter!(RUNS_CLAIMED.name, "kind" => label.clone()).increment(runs.len() as u64);
-        #[expect(clippy::cast_precision_loss, reason = "a worker owns far less than 2^52 runs")]
-        metrics::gauge!(RUNS_OWNED.name, "kind" => label).increment(runs.len() as f64);
-        for run in runs {
-            let parts = self.parts.open(run.id);
-            let context = Arc::new(Context::new(&run, parts, self.shutdown.clone()));
-            self.contexts.insert(run.id, Arc::clone(&context));
-            let runner = Arc::clone(&self.kinds[index].runner);
-            let ports = self.ports.clone();
-            self.tasks.spawn(async move {
-                let ended = Ended { run: run.id, fence: run.token.fence, index };
-                work(run, &context, &*runner, &ports).await;
-                ended
-            });
+        metrics::counter!(RUNS_CLAIMED.name, "kind" => label).increment(runs.len() as u64);
+        runs.into_iter().try_for_each(|run| self.start_one(index, run, tenure))
+    }
+
+    fn start_one(&mut self, index: usize, run: Run, tenure: &Arc<Tenure>) -> Result<(), WentBack> {
+        let (id, fence) = (run.id, run.token.fence);
+        let stop = Arc::new(Stop::new(&run));
+        if tenure.enter(id, fence, &stop) == Entered::WentBack {
+            return Err(WentBack);
         }
+        let former = self.tasks.remove(&id);
+        let parts = self.parts.open(id);
+        let context = Context::new(&run, stop, Arc::clone(tenure), parts, self.shutdown.clone());
+        let runner = Arc::clone(&self.kinds[index].runner);
+        let (ports, ended) = (self.ports.clone(), CancellationToken::new());
+        let guard = ended.clone().drop_guard();
+        let abort = self.joins.spawn(async move {
+            let _ended = guard;
+            if let Some(former) = former {
+                former.end().await;
+            }
+            work(run, &Arc::new(context), &*runner, &ports).await;
+        });
+        let owned = Owned { run: id, fence, index, tenure: Arc::clone(tenure) };
+        self.owned.insert(abort.id(), owned);
+        self.tasks.insert(id, Task { fence, abort, ended });
+        let kind = &mut self.kinds[index];
+        kind.owned += 1;
+        metrics::gauge!(RUNS_OWNED.name, "kind" => kind.kind.to_string()).increment(1.0);
+        Ok(())
     }
 
     /// Waits until runs have ended, one at least; for ever while none runs.
     pub(super) async fn finished(&mut self) {
-        match self.tasks.join_next().await {
+        match self.joins.join_next_with_id().await {
             Some(joined) => self.forget(joined),
             None => std::future::pending().await,
         }
         // Those that ended with it: one claim then fills all their places.
-        while let Some(joined) = self.tasks.try_join_next() {
+        while let Some(joined) = self.joins.try_join_next_with_id() {
             self.forget(joined);
         }
     }
 
     /// Waits until every run has ended.
     pub(super) async fn all_finished(&mut self) {
-        while !self.tasks.is_empty() {
+        while !self.joins.is_empty() {
             self.finished().await;
         }
     }
 
     /// Ends every run where it stands; what they own is for the one who resigns.
     pub(super) async fn abort_all(&mut self) {
-        for context in std::mem::take(&mut self.contexts).into_values() {
-            tracing::warn!(run.id = %context.run(), "a run did not stop in time and is ended");
+        for owned in self.owned.values() {
+            tracing::warn!(run.id = %owned.run, "a run did not stop in time and is ended");
         }
-        self.tasks.shutdown().await;
-        for kind in &mut self.kinds {
-            metrics::gauge!(RUNS_OWNED.name, "kind" => kind.kind.to_string()).set(0.0);
-            kind.owned = 0;
-        }
+        self.joins.abort_all();
+        self.all_finished().await;
     }
 
-    pub(super) fn stop_all(&self, cause: StopCause) {
-        for context in self.contexts.values() {
-            context.stop(cause);
-        }
-    }
-
-    fn forget(&mut self, joined: Result<Ended, JoinError>) {
-        // A task ends by itself, and its runner's panics are caught inside.
-        let ended = joined.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+    fn forget(&mut self, joined: Result<(Id, ()), JoinError>) {
+        let id = match joined {
+            Ok((id, ())) => id,
+            Err(error) if error.is_cancelled() => error.id(),
+            // Its runner's panics are caught inside.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        let Some(Owned { run, fence, index, tenure }) = self.owned.remove(&id) else { return };
+        tenure.strike(run, fence);
         // A run may have been won back before its former end was noticed.
-        if let Entry::Occupied(entry) = self.contexts.entry(ended.run)
-            && entry.get().fence() == ended.fence
-        {
-            entry.remove();
+        if self.tasks.get(&run).is_some_and(|task| task.fence == fence) {
+            self.tasks.remove(&run);
         }
-        let kind = &mut self.kinds[ended.index];
+        let kind = &mut self.kinds[index];
         kind.owned -= 1;
         metrics::gauge!(RUNS_OWNED.name, "kind" => kind.kind.to_string()).decrement(1.0);
     }
 }
 
-/// Has one run worked on and writes its end.
-async fn work(run: Run, context: &Arc<Context>, runner: &dyn Runner, ports: &Ports) {
-    let shared: Arc<dyn RunContext> = Arc::clone(context) as _;
-    let outcome = caught(runner.run(run.clone(), shared)).await.unwrap_or_else(Outcome::Failed);
-    let labels = [("kind", run.kind.to_string()), ("outcome", name(&outcome).to_owned())];
-    metrics::counter!(RUNS_ENDED.name, &labels).increment(1);
-    let run = Run { token: context.token(), ..run };
-    let written = match outcome {
-        Outcome::Settled => Ok(()),
-        Outcome::Done => finish(&run, RunEnd::Done, &*ports.runs).await,
-        Outcome::Failed(error) => finish(&run, RunEnd::Failed(error), &*ports.runs).await,
-        Outcome::Stopped => release(&run, context, ports).await,
-    };
-    if let Err(error) = written {
-        metrics::counter!(WRITES_GIVEN_UP.name, "kind" => run.kind.to_string()).increment(1);
-        tracing::warn!(
-            run.id = %run.id,
-            error = &error as &dyn std::error::Error,
-            "the end of a run could not be written"
-        );
-    }
-}
-
-async fn finish(run: &Run, end: RunEnd, runs: &dyn RunStore) -> Result<(), StoreError> {
-    let mut retry = Retry::new();
-    loop {
-        match runs.finish(run, end.clone()).await {
-            // Somebody else owns the run: its end is theirs to write.
-            Ok(()) | Err(WriteError::Fenced) => return Ok(()),
-            Err(WriteError::Store(error)) => retry.wait(error).await?,
+impl Task {
+    /// Waits for a task that was told to stop, and ends it when it takes too long.
+    async fn end(self) {
+        if timeout(STOP_TIMEOUT, self.ended.cancelled()).await.is_err() {
+            self.abort.abort();
+            self.ended.cancelled().await;
         }
     }
 }
 
+/// Has one run worked on and writes its end.
+async fn work(run: Run, context: &Arc<Context>, runner: &dyn Runner, ports: &Ports) {
+    let outcome = if context.stop_cause().is_none_or(allows_writes) {
+        let shared: Arc<dyn RunContext> = Arc::clone(context) as _;
+        caught(runner.run(run.clone(), shared)).await.unwrap_or_else(Outcome::Failed)
+    } else {
+        // It was lost before it began.
+        Outcome::Stopped
+    };
+    let labels = [("kind", run.kind.to_string()), ("outcome", name(&outcome).to_owned())];
+    metrics::counter!(RUNS_ENDED.name, &labels).increment(1);
+    let end = match outcome {
+        Outcome::Settled => return,
+        Outcome::Done => Some(RunEnd::Done),
+        Outcome::Failed(error) => Some(RunEnd::Failed(error)),
+        // What its user stopped has ended; what anybody else stopped goes on elsewhere.
+        Outcome::Stopped if context.stop_cause() == Some(StopCause::Interrupted) => {
+            Some(RunEnd::Done)
+        }
+        Outcome::Stopped => None,
+    };
+    let run = Run { token: context.token(), ..run };
+    context.ending();
+    let written = match end {
+        Some(end) => finish(&run, end, context, &*ports.runs).await,
+        None => release(&run, context, ports).await,
+    };
+    match written {
+        Ok(()) => runner.changed(run.id),
+        Err(error) => {
+            metrics::counter!(WRITES_GIVEN_UP.name, "kind" => run.kind.to_string()).increment(1);
+            tracing::warn!(
+                run.id = %run.id,
+                error = &error as &dyn std::error::Error,
+                "the end of a run could not be written"
+            );
+        }
+    }
+}
+
+/// Writes the end of a run; somebody else's run is left to them.
+async fn finish(
+    run: &Run,
+    end: RunEnd,
+    context: &Context,
+    runs: &dyn RunStore,
+) -> Result<(), StoreError> {
+    let mut retry = Retry::new();
+    while context.stop_cause().is_none_or(allows_writes) {
+        match runs.finish(run, end.clone()).await {
+            Ok(()) | Err(WriteError::Fenced) => break,
+            Err(WriteError::Store(error)) => retry.wait(error).await?,
+        }
+    }
+    Ok(())
+}
+
 async fn release(run: &Run, context: &Context, ports: &Ports) -> Result<(), StoreError> {
     // Who stopped unasked would be asked again at once, and might stop again, for ever.
-    let pause = if context.is_stopped() { Duration::ZERO } else { RELEASE_PAUSE };
+    let asked = context.stop_cause().is_some();
+    let pause = if asked { Duration::ZERO } else { RELEASE_PAUSE };
     let pause = pause.mul_f64(1.0 + rand::random::<f64>());
     let mut retry = Retry::new();
-    loop {
+    while context.stop_cause().is_none_or(allows_writes) {
         let named = [(run.id, run.token.fence)];
         match ports.runs.release(run.token.worker, &named, pause).await {
             Ok(released) => {
                 for run in released {
                     ports.publish.publish(Topic::Pending, run.uuid());
                 }
-                return Ok(());
+                break;
             }
             Err(error) => retry.wait(error).await?,
         }
     }
+    Ok(())
 }
 
 const fn name(outcome: &Outcome) -> &'static str {

@@ -1,18 +1,26 @@
 //! The loop, with mocked storage, under paused time.
 
+mod ownership;
+mod storage;
+
 use std::collections::VecDeque;
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use musterbeat_core::id::{Fence, OwnerId, RunId, Step};
 use musterbeat_core::port::{
-    MockLeaseStore, MockPublish, MockRunStore, MockWatch, RunContext, StoreError, WriteError,
+    BeatAnswer, MockBeatStore, MockLeaseStore, MockPublish, MockRunStore, MockWatch, Requeued,
+    RunContext, StoreError, WriteError,
 };
+use musterbeat_core::roster::RollEntry;
 use musterbeat_core::run::{Outcome, Run, RunEnd, RunKind, Token};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::*;
+use crate::clock::RuntimeClock;
+use storage::{Lagging, Storage, queue};
 
 /// What happened, in order, with the time since the start in milliseconds.
 #[derive(Clone)]
@@ -48,6 +56,8 @@ enum Manner {
     Deaf,
     /// It returns a run that nobody asked back.
     Fickle,
+    /// It stops when it is told to, and takes a second to leave.
+    Slow,
     Panicking,
 }
 
@@ -67,6 +77,14 @@ impl Runner for Paced {
     async fn run(&self, run: Run, context: Arc<dyn RunContext>) -> Outcome {
         match self.manner {
             Manner::Obedient => {}
+            Manner::Slow => {
+                self.diary.note(format!("{} began", number(run.id)));
+                let cause = context.stopped().await;
+                self.diary.note(format!("{} stopped: {}", number(run.id), cause.as_str()));
+                sleep(Duration::from_secs(1)).await;
+                self.diary.note(format!("{} left", number(run.id)));
+                return Outcome::Stopped;
+            }
             Manner::Deaf => {
                 sleep(self.time).await;
                 return Outcome::Done;
@@ -76,7 +94,8 @@ impl Runner for Paced {
         }
         tokio::select! {
             cause = context.stopped() => {
-                self.diary.note(format!("{} stopped: {}", number(run.id), cause.as_str()));
+                let (run, now) = (number(run.id), self.diary.elapsed());
+                self.diary.note(format!("{run} stopped: {} at {now} ms", cause.as_str()));
                 Outcome::Stopped
             }
             () = sleep(self.time) => Outcome::Done,
@@ -101,6 +120,7 @@ struct Bench {
     shutdown: Shutdown,
     answers: Arc<Mutex<VecDeque<Result<u128, StoreError>>>>,
     finish_failures: Arc<Mutex<u32>>,
+    storage: Arc<Storage>,
     capacity: usize,
     time: Duration,
     manner: Manner,
@@ -115,6 +135,7 @@ impl Bench {
             shutdown: Shutdown::default(),
             answers: Arc::new(Mutex::new(answers.into_iter().collect())),
             finish_failures: Arc::default(),
+            storage: Arc::default(),
             capacity: 10,
             time: Duration::from_millis(100),
             manner: Manner::Obedient,
@@ -127,75 +148,140 @@ impl Bench {
     }
 
     fn ports(&self) -> Ports {
+        let storage = &self.storage;
         Ports {
             leases: Arc::new(self.leases()),
-            runs: Arc::new(self.runs()),
+            beats: Arc::new(Lagging {
+                inner: Arc::new(self.beats()),
+                storage: Arc::clone(storage),
+            }),
+            runs: Arc::new(Lagging { inner: Arc::new(self.runs()), storage: Arc::clone(storage) }),
+            queue: Arc::new(queue()),
             publish: Arc::new(self.publish()),
             watch: Arc::new(self.watch()),
+            clock: Arc::new(RuntimeClock::new()),
         }
     }
 
     fn worker(&self) -> Worker {
-        let options = WorkerOptions {
-            lease: Lease {
-                worker: WorkerId::new(Uuid::from_u128(1)),
-                name: "test".to_owned(),
-                advertise_url: None,
-                release: "0".to_owned(),
-                capacity: 10,
-            },
-            claim_batch: 4,
-            poll_interval: Duration::from_secs(1),
-            drain_timeout: Duration::from_secs(30),
+        let lease = Lease {
+            worker: WorkerId::new(Uuid::from_u128(1)),
+            name: "test".to_owned(),
+            advertise_url: None,
+            release: "0".to_owned(),
+            capacity: 10,
         };
+        let options = WorkerOptions { claim_batch: 4, ..WorkerOptions::new(lease) };
         let parts = PartStreams::new(<_>::default());
         Worker::new(self.ports(), self.serving(), parts, options, self.shutdown.clone())
     }
 
     fn leases(&self) -> MockLeaseStore {
         let mut leases = MockLeaseStore::new();
-        leases.expect_register().returning(|_| Ok(()));
-        let diary = self.diary.clone();
-        leases.expect_resign().times(..=1).returning(move |_| {
+        let (diary, storage) = (self.diary.clone(), Arc::clone(&self.storage));
+        leases.expect_register().returning(move |_| {
+            storage.there()?;
+            diary.note("registered");
+            Ok(())
+        });
+        let (diary, storage) = (self.diary.clone(), Arc::clone(&self.storage));
+        leases.expect_resign().returning(move |_| {
+            storage.there()?;
+            storage.table().clear();
             diary.note("resigned");
             Ok(vec![run_id(99)])
         });
+        let diary = self.diary.clone();
+        let mut left = 2;
+        leases.expect_requeue().returning(move |_| {
+            diary.note("requeued a batch");
+            left -= i32::from(left > 0);
+            let kind = RunKind::new("paced").unwrap();
+            Ok((0..left)
+                .map(|_| Requeued { run: run_id(77), kind: kind.clone(), pending: true })
+                .collect())
+        });
+        let diary = self.diary.clone();
+        leases.expect_forget().returning(move || {
+            diary.note("forgot the dead");
+            Ok(1)
+        });
+        leases.expect_adopt().returning(|| Ok(0));
         leases
+    }
+
+    fn beats(&self) -> MockBeatStore {
+        let mut beats = MockBeatStore::new();
+        let storage = Arc::clone(&self.storage);
+        beats.expect_beat().returning(move |_| {
+            storage.there()?;
+            let entry = |(run, (fence, stop)): (&RunId, &(Fence, bool))| RollEntry {
+                run: *run,
+                fence: *fence,
+                stop: *stop,
+            };
+            let roll = storage.table().iter().map(entry).collect();
+            let alive = !storage.marked.load(Ordering::Relaxed);
+            Ok(BeatAnswer { alive, roll, leases: storage.others() })
+        });
+        let storage = Arc::clone(&self.storage);
+        beats.expect_look().returning(move |_| {
+            storage.there()?;
+            Ok(storage.others())
+        });
+        let (diary, storage) = (self.diary.clone(), Arc::clone(&self.storage));
+        beats.expect_mark().returning(move |overdue, _| {
+            diary.note(format!("marked {} at {} ms", overdue.len(), diary.elapsed()));
+            storage.others.lock().unwrap().clear();
+            Ok(overdue.iter().map(|overdue| overdue.worker).collect())
+        });
+        beats
     }
 
     fn runs(&self) -> MockRunStore {
         let mut runs = MockRunStore::new();
         let (answers, diary) = (Arc::clone(&self.answers), self.diary.clone());
+        let storage = Arc::clone(&self.storage);
         let next = Mutex::new(0_u128);
         runs.expect_claim().returning(move |worker, kind, limit| {
             let answer = answers.lock().unwrap().pop_front().unwrap_or(Ok(0))?;
+            storage.there()?;
             let count = answer.min(limit.into());
             diary.note(format!("claimed {count} of {limit} at {} ms", diary.elapsed()));
             let mut next = next.lock().unwrap();
-            let claimed = (*next..*next + count).map(|id| run(id, worker, kind)).collect();
-            *next += count;
+            let first = storage.claim_from.lock().unwrap().take().unwrap_or(*next);
+            let claimed: Vec<_> = (first..first + count)
+                .map(|id| Run { token: storage.claimed(id, worker), ..run(id, worker, kind) })
+                .collect();
+            *next = first + count;
             Ok(claimed)
         });
         runs.expect_next_ready().returning(|_| Ok(None));
         let (diary, failures) = (self.diary.clone(), Arc::clone(&self.finish_failures));
+        let storage = Arc::clone(&self.storage);
         runs.expect_finish().returning(move |run, end| {
             let mut failures = failures.lock().unwrap();
             if *failures > 0 {
                 *failures -= 1;
                 return Err(WriteError::Store(unavailable()));
             }
+            storage.there()?;
             if let RunEnd::Failed(error) = end {
                 diary.note(format!("{} failed: {error}", number(run.id)));
             }
+            storage.table().remove(&run.id);
             Ok(())
         });
-        let diary = self.diary.clone();
+        let (diary, storage) = (self.diary.clone(), Arc::clone(&self.storage));
         runs.expect_release().returning(move |_, runs, pause| {
+            storage.there()?;
             if pause > Duration::ZERO {
                 assert!((1.0..=2.0).contains(&pause.as_secs_f64()), "{pause:?}");
                 diary.note("given back with a pause");
             }
-            Ok(runs.iter().map(|(run, _)| *run).collect())
+            let mut table = storage.table();
+            let of_mine = runs.iter().filter(|(run, _)| table.remove(run).is_some());
+            Ok(of_mine.map(|(run, _)| *run).collect())
         });
         runs
     }
@@ -216,13 +302,16 @@ impl Bench {
         watch
     }
 
-    /// Runs the worker for `time`, then asks for its end, and returns the diary.
+    /// Runs the worker for `time`, then asks for its end, and returns the diary from its first
+    /// claim on.
     async fn run_for(&self, time: Duration) -> Vec<String> {
         let worker = tokio::spawn(self.worker().run());
         sleep(time).await;
         self.shutdown.request();
         worker.await.unwrap();
-        self.diary.lines()
+        let lines = self.diary.lines();
+        assert_eq!(lines[0], "registered");
+        lines[1..].to_vec()
     }
 }
 
@@ -310,7 +399,12 @@ async fn drain_hands_over_what_takes_too_long() {
     let lines = bench.run_for(Duration::from_millis(10)).await;
     assert_eq!(
         lines[1..],
-        ["0 stopped: shutdown", "pending 0 published", "resigned", "pending 99 published"]
+        [
+            "0 stopped: shutdown at 30010 ms",
+            "pending 0 published",
+            "resigned",
+            "pending 99 published"
+        ]
     );
     assert_eq!(bench.diary.elapsed(), 30_010);
 }
@@ -340,17 +434,17 @@ async fn run_won_back_before_its_end_was_noticed_is_still_told_to_stop() {
     let bench = Bench::new([]);
     let parts = PartStreams::new(<_>::default());
     let mut pool = Pool::new(bench.serving(), parts, bench.ports(), bench.shutdown.clone());
-    let worker = WorkerId::new(Uuid::from_u128(1));
-    let mut run = run(7, worker, &pool.kind(0));
-    pool.start(0, vec![run.clone()]);
+    let tenure = Arc::new(tenure(&bench));
+    let mut run = run(7, tenure.worker(), &pool.kind(0));
+    assert!(pool.start(0, vec![run.clone()], &tenure).is_ok());
     sleep(bench.time * 2).await;
     run.token.fence = Fence(2);
-    pool.start(0, vec![run]);
+    assert!(pool.start(0, vec![run], &tenure).is_ok());
 
     pool.finished().await;
-    pool.stop_all(StopCause::Shutdown);
+    tenure.stop_all(StopCause::Shutdown);
     pool.all_finished().await;
-    assert_eq!(bench.diary.lines()[0], "7 stopped: shutdown");
+    assert_eq!(bench.diary.lines()[0], "7 stopped: shutdown at 200 ms");
 }
 
 #[tokio::test(start_paused = true)]
@@ -363,7 +457,7 @@ async fn second_signal_stops_runs_at_once() {
         shutdown.request();
     });
     let lines = bench.run_for(Duration::from_millis(10)).await;
-    assert_eq!(lines[1], "0 stopped: shutdown");
+    assert_eq!(lines[1], "0 stopped: shutdown at 2000 ms");
     assert_eq!(bench.diary.elapsed(), 2_000);
 }
 
@@ -374,7 +468,14 @@ fn run(id: u128, worker: WorkerId, kind: &RunKind) -> Run {
         owner: OwnerId::new(Uuid::nil()),
         token: Token { worker, fence: Fence(1), step: Step(0) },
         stop: false,
+        attempts: 0,
     }
+}
+
+fn tenure(bench: &Bench) -> Tenure {
+    let clock = bench.ports().clock;
+    let worker = WorkerId::new(Uuid::from_u128(1));
+    Tenure::new(worker, clock.now(), LeaseTimes::DEFAULT, clock)
 }
 
 fn run_id(id: u128) -> RunId {

@@ -19,6 +19,7 @@ fn routes(chat: &str) -> Vec<(Method, String, Option<Value>)> {
         (Method::GET, format!("/api/v1/chats/{chat}/events"), None),
         (Method::POST, "/api/v1/tokens".to_owned(), Some(json!({ "kind": "user", "name": "x" }))),
         (Method::DELETE, format!("/api/v1/tokens/{chat}"), None),
+        (Method::GET, "/api/v1/workers".to_owned(), None),
     ]
 }
 

@@ -1,0 +1,170 @@
+//! Beats: they keep the lease, call the roll, and watch the leases of others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use musterbeat_core::backoff::Backoff;
+use musterbeat_core::lease::LeaseTimes;
+use musterbeat_core::port::{BeatAnswer, BeatStore, StoreError};
+use musterbeat_core::sighting::{SeenLease, Sightings};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::tenure::Tenure;
+use super::upkeep::Wanted;
+use crate::metrics::{
+    BEAT_SECONDS, BEATS, LEASES_LIVE, LEASES_MARKED, ROLL_RUNS, RUNS_INTERRUPTED, RUNS_LOST,
+    RUNS_ORPHANED,
+};
+
+/// Longest time between looks while another worker's lease misses a beat.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Why a lease is held no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lapse {
+    /// No beat succeeded in time.
+    Expired,
+    /// A reaper has marked it.
+    Dead,
+    /// The database has lost commits: what it says of fences is of no use.
+    WentBack,
+}
+
+impl Lapse {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Dead => "dead",
+            Self::WentBack => "went_back",
+        }
+    }
+}
+
+/// Beats for one tenure.
+pub(super) struct Heart<'a> {
+    tenure: &'a Tenure,
+    beats: Arc<dyn BeatStore>,
+    times: LeaseTimes,
+    wanted: &'a Wanted,
+    sightings: Sightings,
+    failures: u32,
+}
+
+impl<'a> Heart<'a> {
+    pub(super) fn new(
+        tenure: &'a Tenure,
+        beats: Arc<dyn BeatStore>,
+        times: LeaseTimes,
+        wanted: &'a Wanted,
+    ) -> Self {
+        Self { tenure, beats, times, wanted, sightings: Sightings::default(), failures: 0 }
+    }
+
+    /// Beats until the lease lapses.
+    pub(super) async fn run(mut self) -> Lapse {
+        let tenure = self.tenure;
+        tokio::select! {
+            biased;
+            () = tenure.lapsed() => Lapse::Expired,
+            () = self.beat_until_dead() => Lapse::Dead,
+        }
+    }
+
+    async fn beat_until_dead(&mut self) {
+        // Replicas that start together do not beat together.
+        sleep(self.times.beat_interval().mul_f64(rand::random())).await;
+        loop {
+            let next = Instant::now() + self.times.beat_interval();
+            match self.beat().await {
+                Ok(true) => self.rest(next).await,
+                Ok(false) => return,
+                Err(error) => {
+                    // A beat that fails interrupts nobody: belief ends by itself.
+                    self.failed(&error, "a beat failed and is tried again");
+                    sleep(self.backoff()).await;
+                }
+            }
+        }
+    }
+
+    /// Beats once; returns whether the lease lives.
+    async fn beat(&mut self) -> Result<bool, StoreError> {
+        let beat = self.tenure.beat_sent();
+        let (sent, began) = (self.tenure.now(), Instant::now());
+        let answer = self.beats.beat(self.tenure.worker()).await;
+        metrics::histogram!(BEAT_SECONDS.name).record(began.elapsed());
+        let outcome = if answer.is_ok() { "answered" } else { "failed" };
+        metrics::counter!(BEATS.name, "outcome" => outcome).increment(1);
+        let BeatAnswer { alive, roll, leases } = answer?;
+        if !alive {
+            return Ok(false);
+        }
+        self.failures = 0;
+        self.tenure.renew(sent);
+        #[expect(clippy::cast_precision_loss, reason = "a worker owns far less than 2^52 runs")]
+        metrics::gauge!(ROLL_RUNS.name).set(roll.len() as f64);
+        let called = self.tenure.call_roll(beat, roll);
+        metrics::counter!(RUNS_LOST.name).increment(called.lost);
+        metrics::counter!(RUNS_INTERRUPTED.name).increment(called.interrupted);
+        metrics::counter!(RUNS_ORPHANED.name).increment(called.muster.orphaned.len() as u64);
+        self.wanted.beaten(called.muster.orphaned);
+        self.sightings.look(sent, self.tenure.now(), &leases);
+        self.reap(&leases).await?;
+        Ok(true)
+    }
+
+    /// Waits for the next beat, and looks more often while a lease is late.
+    async fn rest(&mut self, next: Instant) {
+        while self.sightings.is_any_late(&self.times) {
+            let look = Instant::now() + LOOK_INTERVAL.min(self.times.beat_interval() / 4);
+            if look >= next {
+                break;
+            }
+            sleep_until(look).await;
+            if let Err(error) = self.look().await {
+                self.failed(&error, "a look at the leases failed");
+            }
+        }
+        sleep_until(next).await;
+    }
+
+    async fn look(&mut self) -> Result<(), StoreError> {
+        let sent = self.tenure.now();
+        let leases = self.beats.look(self.tenure.worker()).await?;
+        self.sightings.look(sent, self.tenure.now(), &leases);
+        self.reap(&leases).await
+    }
+
+    /// Marks what is overdue, and has the runs of the dead taken back.
+    async fn reap(&mut self, leases: &[SeenLease]) -> Result<(), StoreError> {
+        let live = leases.iter().filter(|lease| !lease.dead).count();
+        #[expect(clippy::cast_precision_loss, reason = "there are far less than 2^52 workers")]
+        metrics::gauge!(LEASES_LIVE.name).set(live as f64 + 1.0);
+        let overdue = self.sightings.overdue(&self.times);
+        let mut dead = live < leases.len();
+        if !overdue.is_empty() {
+            for worker in self.beats.mark(&overdue, self.times.ttl()).await? {
+                tracing::warn!(worker.id = %worker, "a worker is dead; its runs are taken back");
+                metrics::counter!(LEASES_MARKED.name).increment(1);
+                dead = true;
+            }
+        }
+        if dead {
+            self.wanted.recovery();
+        }
+        Ok(())
+    }
+
+    fn failed(&mut self, error: &StoreError, what: &'static str) {
+        self.failures += 1;
+        // The next call has another connection, and what was seen on this one may be undone.
+        self.sightings.forget();
+        tracing::warn!(error = error as &dyn std::error::Error, "{what}");
+    }
+
+    fn backoff(&self) -> Duration {
+        let delay_max = self.times.beat_interval() / 6;
+        let backoff = Backoff { delay_first: delay_max / 8, delay_max };
+        backoff.delay(self.failures, rand::random())
+    }
+}
