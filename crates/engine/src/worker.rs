@@ -252,7 +252,8 @@ impl Worker {
         let mut look = true;
         while !self.shutdown.is_requested() {
             if look {
-                next_look = Instant::now() + self.claim(tenure).await?;
+                let wait = self.claim(tenure).await?;
+                next_look = Instant::now() + wait;
             }
             look = tokio::select! {
                 biased;

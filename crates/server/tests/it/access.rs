@@ -84,6 +84,7 @@ async fn user_reaches_own_chats_only() {
         let expected = match (method.as_str(), path.as_str()) {
             ("POST", "/api/v1/chats") => StatusCode::CREATED,
             ("GET", "/api/v1/chats") => StatusCode::OK,
+            (_, "/api/v1/workers") => StatusCode::FORBIDDEN,
             (_, path) if path.starts_with("/api/v1/tokens") => StatusCode::FORBIDDEN,
             _ => StatusCode::NOT_FOUND,
         };

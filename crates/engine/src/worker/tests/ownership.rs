@@ -221,7 +221,7 @@ async fn interrupt_whose_notice_is_lost_comes_with_the_next_beat() {
 
 #[tokio::test(start_paused = true)]
 async fn lease_that_was_marked_stops_everything_and_the_worker_registers_anew() {
-    let bench = endless([Ok(2), Ok(0), Ok(0), Ok(0), Ok(0), Ok(1)]);
+    let bench = endless([Ok(2)]);
     let storage = Arc::clone(&bench.storage);
     tokio::spawn(async move {
         storage.beaten.notified().await;
