@@ -9,6 +9,7 @@ use musterbeat_core::id::WorkerId;
 use musterbeat_core::port::{ChatRunner, ChatStore, Lease, Publish, Watch};
 use musterbeat_db::tokens::TokenKind;
 use musterbeat_engine::chat::{ChatRuns, Chats};
+use musterbeat_engine::command::{Command, CommandLimits};
 use musterbeat_engine::echo::Echo;
 use musterbeat_engine::parts::{PartLimits, PartStreams};
 use musterbeat_engine::shutdown::Shutdown;
@@ -242,8 +243,13 @@ fn worker(
     parts: PartStreams,
     shutdown: Shutdown,
 ) -> Worker {
-    let answers: Arc<dyn ChatRunner> = match settings.runner {
+    let answers: Arc<dyn ChatRunner> = match &settings.runner {
         RunnerChoice::Echo => Arc::new(Echo { pace: settings.echo_pace }),
+        RunnerChoice::Command(program) => Arc::new(Command {
+            program: program.clone(),
+            args: vec![],
+            limits: CommandLimits::default(),
+        }),
     };
     let serving = Serving {
         runner: Arc::new(ChatRuns::new(chats.clone(), answers)),
