@@ -5,7 +5,7 @@
 //!
 //! A [`Worker`](worker::Worker) owns runs of the kinds that its runners take. Chats are one kind:
 //! [`ChatRuns`](chat::ChatRuns) takes them and asks a `ChatRunner`, such as
-//! [`Echo`](echo::Echo), for each answer. [`PartStreams`](parts::PartStreams) carry the pieces
+//! [`Echo`](echo::Echo) or [`Command`](command::Command), for each answer. [`PartStreams`](parts::PartStreams) carry the pieces
 //! of an answer to whoever follows it live.
 
 pub mod clock;
@@ -15,6 +15,7 @@ pub mod parts;
 pub mod worker;
 
 pub mod chat;
+pub mod command;
 pub mod echo;
 pub mod runs;
 

@@ -122,6 +122,17 @@ pub(crate) const STREAM_RESYNCS: Metric = counter(
     &[],
     "Times that a reader was too slow and was told how many pieces it missed.",
 );
+pub(crate) const COMMAND_PROGRAMS: Metric = gauge(
+    "musterbeat_command_programs",
+    Unit::Count,
+    &[],
+    "Programs of the runner `command` that answer a turn.",
+);
+pub(crate) const COMMAND_TURNS: Metric = counter(
+    "musterbeat_command_turns_total",
+    &["outcome"],
+    "Turns that the runner `command` ended: answered, failed or stopped.",
+);
 
 /// Every metric of this crate.
 pub const METRICS: &[Metric] = &[
@@ -150,4 +161,6 @@ pub const METRICS: &[Metric] = &[
     STREAM_BUFFERED_BYTES,
     STREAM_PARTS,
     STREAM_RESYNCS,
+    COMMAND_PROGRAMS,
+    COMMAND_TURNS,
 ];

@@ -64,7 +64,7 @@ struct Flags {
     #[arg(long, global = true)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     dev: bool,
-    /// Who answers chats.
+    /// Who answers chats: echo, or command:PROGRAM to start a program for each turn.
     #[arg(long, global = true, value_name = "RUNNER")]
     #[serde(skip_serializing_if = "Option::is_none")]
     runner: Option<String>,

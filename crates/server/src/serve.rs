@@ -11,6 +11,7 @@ use musterbeat_db::PgBeats;
 use musterbeat_db::tokens::TokenKind;
 use musterbeat_engine::chat::{ChatRuns, Chats};
 use musterbeat_engine::clock::SystemClock;
+use musterbeat_engine::command::{Command, CommandLimits};
 use musterbeat_engine::echo::Echo;
 use musterbeat_engine::parts::{PartLimits, PartStreams};
 use musterbeat_engine::shutdown::Shutdown;
@@ -258,8 +259,13 @@ fn worker(
     parts: PartStreams,
     shutdown: Shutdown,
 ) -> anyhow::Result<Worker> {
-    let answers: Arc<dyn ChatRunner> = match settings.runner {
+    let answers: Arc<dyn ChatRunner> = match &settings.runner {
         RunnerChoice::Echo => Arc::new(Echo { pace: settings.echo_pace }),
+        RunnerChoice::Command(program) => Arc::new(Command {
+            program: program.clone(),
+            args: vec![],
+            limits: CommandLimits::default(),
+        }),
     };
     let serving = Serving {
         runner: Arc::new(ChatRuns::new(chats.clone(), answers)),

@@ -93,19 +93,25 @@ pub struct Settings {
 }
 
 /// Who answers chats.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunnerChoice {
     /// Says back what was asked; needs no key.
     Echo,
+    /// Starts this program for each turn; a name without a slash is looked up in `PATH`.
+    Command(PathBuf),
 }
 
 impl FromStr for RunnerChoice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "echo" => Ok(Self::Echo),
-            other => Err(format!("{other:?} is no runner; there is `echo`")),
+        match text.strip_prefix("command:") {
+            None if text == "echo" => Ok(Self::Echo),
+            None => Err(format!("{text:?} is no runner; there are `echo` and `command:PROGRAM`")),
+            Some(program) if program.trim().is_empty() => {
+                Err(format!("{text:?} names no program; write `command:` and its path"))
+            }
+            Some(program) => Ok(Self::Command(PathBuf::from(program))),
         }
     }
 }
@@ -263,6 +269,8 @@ mod tests {
         check("MUSTERBEAT_CAPACITY", "0", &["CAPACITY", "nonzero", "environment"]);
         check("MUSTERBEAT_DRAIN_TIMEOUT", "soon", &["DRAIN_TIMEOUT", "environment"]);
         check("MUSTERBEAT_RUNNER", "gpt", &["gpt", "echo", "environment"]);
+        check("MUSTERBEAT_RUNNER", "command", &["command:PROGRAM", "environment"]);
+        check("MUSTERBEAT_RUNNER", "command: ", &["names no program", "path", "environment"]);
         check("MUSTERBEAT_POSTGRES", "somewhere", &["somewhere", "wheel"]);
     }
 
@@ -277,6 +285,14 @@ mod tests {
             assert_eq!(settings.capacity, Settings::default().capacity);
             Ok(())
         });
+    }
+
+    #[test]
+    fn runner_is_named_by_a_word_or_a_program() {
+        let check = |text: &str, runner: RunnerChoice| assert_eq!(text.parse(), Ok(runner));
+        check("echo", RunnerChoice::Echo);
+        check("command:answer", RunnerChoice::Command(PathBuf::from("answer")));
+        check("command:/opt/my bots/a:b", RunnerChoice::Command(PathBuf::from("/opt/my bots/a:b")));
     }
 
     #[test]

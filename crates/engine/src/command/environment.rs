@@ -1,0 +1,37 @@
+//! What a program inherits of the server's environment.
+
+use std::ffi::{OsStr, OsString};
+
+use tokio::process::Command;
+
+/// Begins the names of the server's own variables, some of which are secrets.
+const OWN_PREFIX: &[u8] = b"MUSTERBEAT_";
+
+/// Variables of others that let one into the server's database.
+const DATABASE: [&str; 2] = ["DATABASE_URL", "PGPASSWORD"];
+
+/// Takes what the server keeps to itself out of the environment of `command`.
+pub(super) fn hide_secrets(command: &mut Command, names: impl Iterator<Item = OsString>) {
+    for name in names.filter(|name| is_secret(name)) {
+        command.env_remove(name);
+    }
+}
+
+fn is_secret(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(OWN_PREFIX) || DATABASE.iter().any(|secret| name == *secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_of_the_server_are_removed() {
+        let names = ["HOME", "MUSTERBEAT_CLUSTER_SECRET", "DATABASE_URL", "PATH", "PGPASSWORD"];
+        let mut command = Command::new("true");
+        hide_secrets(&mut command, names.into_iter().map(OsString::from));
+        let removed: Vec<_> = command.as_std().get_envs().collect();
+        let gone = ["DATABASE_URL", "MUSTERBEAT_CLUSTER_SECRET", "PGPASSWORD"];
+        assert_eq!(removed, gone.map(|name| (OsStr::new(name), None)));
+    }
+}

@@ -1,0 +1,6 @@
+//! What needs real processes, and so real time.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
+mod command;
+mod stage;
