@@ -2,10 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
+mod beats;
 mod chats;
 mod faults;
 mod messages;
 mod migrations;
+mod queue;
+mod recovery;
 mod runs;
 mod setup;
 mod tokens;

@@ -48,12 +48,21 @@ async fn new_owner_begins_at_the_current_round() {
 }
 
 #[tokio::test]
+async fn no_run_is_given_to_two_of_two_claimers() {
+    no_run_is_given_to_two(2).await;
+}
+
+#[tokio::test]
 async fn no_run_is_given_to_two_of_eight_claimers() {
+    no_run_is_given_to_two(8).await;
+}
+
+async fn no_run_is_given_to_two(claimers: u128) {
     let fixture = Fixture::new().await;
     for id in 0..200 {
         fixture.chat(id, owner(id % 7)).await;
     }
-    let claimers = (0..8).map(|number| {
+    let claimers = (0..claimers).map(|number| {
         let (store, fixture) = (fixture.store.clone(), &fixture);
         async move {
             let worker = fixture.worker(1_000 + number).await;

@@ -7,7 +7,7 @@ use musterbeat_core::id::{ChatId, OwnerId, WorkerId};
 use musterbeat_core::message::{Content, NewMessage, Turn};
 use musterbeat_core::port::{ChatStore, Lease, LeaseStore, RunStore};
 use musterbeat_core::run::{Run, RunKind};
-use musterbeat_db::PgStore;
+use musterbeat_db::{PgBeats, PgStore};
 use musterbeat_testkit::{TestDatabase, eventually};
 use sqlx::{PgPool, Postgres, Transaction};
 use uuid::Uuid;
@@ -32,6 +32,15 @@ impl Fixture {
     pub(crate) async fn on(database: TestDatabase) -> Self {
         let pool = database.pool().await.unwrap();
         Self { store: PgStore::new(pool.clone()), pool, database }
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        self.database.url()
+    }
+
+    /// Returns a connection for beats.
+    pub(crate) fn beats(&self) -> PgBeats {
+        PgBeats::new(self.url(), Duration::from_secs(10)).unwrap()
     }
 
     /// Takes new connections, which have the database's settings as they are by now.

@@ -102,9 +102,15 @@ impl RunContext for Stage {
         cause.unwrap()
     }
 
+    fn stop_cause(&self) -> Option<StopCause> {
+        *self.stop.borrow()
+    }
+
     fn is_draining(&self) -> bool {
         false
     }
+
+    fn ending(&self) {}
 
     fn begin(&self, _: Step) {}
 
