@@ -22,7 +22,8 @@ pub(crate) struct Running {
     pub(crate) client: Client,
     pub(crate) shutdown: Shutdown,
     server: Server,
-    database: TestDatabase,
+    /// `None` of one that was started beside another.
+    database: Option<TestDatabase>,
 }
 
 impl Running {
@@ -39,9 +40,15 @@ impl Running {
         database: TestDatabase,
         change: impl FnOnce(&mut Settings),
     ) -> Self {
+        let url = database.url().to_owned();
+        Self { database: Some(database), ..Self::start_beside(&url, change).await }
+    }
+
+    /// Starts a further server on the database of another.
+    pub(crate) async fn start_beside(url: &str, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings {
             listen: ([127, 0, 0, 1], 0).into(),
-            database_url: Some(database.url().into()),
+            database_url: Some(url.into()),
             echo_pace: Duration::from_millis(1),
             ..Settings::default()
         };
@@ -50,11 +57,11 @@ impl Running {
         let server = Server::start(settings, shutdown.clone()).await.unwrap();
         let token = server.admin_token().map(|token| token.expose_secret().to_owned());
         let base = format!("http://{}", server.address());
-        Self { client: Client::new(base, token), shutdown, server, database }
+        Self { client: Client::new(base, token), shutdown, server, database: None }
     }
 
     /// Asks for the end, unless somebody did, and waits for it; the database stays.
-    pub(crate) async fn stop(self) -> TestDatabase {
+    pub(crate) async fn stop(self) -> Option<TestDatabase> {
         if !self.shutdown.is_requested() {
             self.shutdown.request();
         }

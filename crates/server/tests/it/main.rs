@@ -7,5 +7,7 @@ mod chats;
 mod client;
 mod events;
 mod operations;
+mod ownership;
 mod process;
 mod refusals;
+mod replica;

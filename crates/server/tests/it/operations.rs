@@ -82,7 +82,7 @@ async fn turn_that_outlasts_the_drain_is_finished_by_the_next_server() {
     let chat = user.create_chat("carry on").await;
     user.chat_in(&chat, "running").await;
     let events = user.follow(&chat, false, None).await;
-    let database = running.stop().await;
+    let database = running.stop().await.unwrap();
     drop(events);
 
     let next = Running::start_on(database, |_| {}).await;

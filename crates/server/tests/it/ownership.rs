@@ -1,0 +1,326 @@
+//! Owners that die, freeze or lose their database, with real replicas.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use musterbeat_core::chat::{NewChat, Title};
+use musterbeat_core::id::{ChatId, OwnerId};
+use musterbeat_core::message::{Content, Turn};
+use musterbeat_core::port::{ChatStore, Reach, RunQueue};
+use musterbeat_core::run::RunState;
+use musterbeat_db::PgStore;
+use musterbeat_testkit::{FaultProxy, TestDatabase, eventually};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use sqlx::PgPool;
+
+use crate::client::{Client, PATIENCE, Running};
+use crate::process::{on_its_own, open_to_all};
+use crate::replica::{Replica, musterbeat};
+
+/// A lease that passes soon, with room for a machine that is busy.
+const SHORT_LEASE: [(&str, &str); 3] = [
+    ("MUSTERBEAT_BEAT_INTERVAL", "500ms"),
+    ("MUSTERBEAT_LEASE_TTL", "3s"),
+    ("MUSTERBEAT_FENCE_MARGIN", "500ms"),
+];
+
+fn shorten_lease(settings: &mut musterbeat_server::settings::Settings) {
+    settings.beat_interval = Duration::from_millis(500);
+    settings.lease_ttl = Duration::from_secs(3);
+    settings.fence_margin = Duration::from_millis(500);
+}
+
+async fn run_of(pool: &PgPool, chat: &str) -> RunState {
+    let chat = ChatId::new(chat.parse().unwrap());
+    let store = PgStore::new(pool.clone());
+    RunQueue::get(&store, chat.into(), Reach::Everything).await.unwrap().unwrap()
+}
+
+async fn fence_of(pool: &PgPool, chat: &str) -> i64 {
+    let query = sqlx::query_scalar("select fence from runs where run_id = $1::text::uuid");
+    query.bind(chat).fetch_one(pool).await.unwrap()
+}
+
+async fn lapsed(client: &Client) -> bool {
+    let metrics = client.get("/metrics").await.text().await.unwrap();
+    metrics.lines().any(|line| line.starts_with("musterbeat_leases_lapsed_total{"))
+}
+
+/// It wakes with an answer half written, and the question is answered already.
+#[tokio::test]
+async fn frozen_replica_that_wakes_after_its_lease_writes_nothing() {
+    let database = TestDatabase::create().await.unwrap();
+    let pool = database.pool().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut frozen = musterbeat(folder.path());
+    frozen.args(["--dev", "--database-url", database.url()]).envs(SHORT_LEASE);
+    let frozen = Replica::start(frozen.env("MUSTERBEAT_ECHO_PACE", "1h"));
+    let chat = frozen.client.create_chat("who answers this?").await;
+    frozen.client.chat_in(&chat, "running").await;
+
+    let other = Running::start_beside(database.url(), |settings| {
+        settings.dev = true;
+        shorten_lease(settings);
+    })
+    .await;
+    frozen.signal(Signal::SIGSTOP);
+    other.client.chat_in(&chat, "waiting").await;
+    assert_eq!(fence_of(&pool, &chat).await, 3, "claim, requeue, claim");
+
+    frozen.signal(Signal::SIGCONT);
+    eventually(PATIENCE, "it finds its lease lapsed", async || lapsed(&frozen.client).await).await;
+    eventually(PATIENCE, "it works under a new lease", async || {
+        let workers = other.client.get_json("/api/v1/workers").await;
+        let live = |worker: &&Value| worker["dead"] == false;
+        workers["workers"].as_array().unwrap().iter().filter(live).count() == 2
+    })
+    .await;
+    let said = ["user: who answers this?", "assistant: who answers this?"];
+    assert_eq!(other.client.history(&chat).await, said);
+    assert_eq!(fence_of(&pool, &chat).await, 3);
+    frozen.stop();
+    other.stop().await;
+}
+
+/// One run that kills its process does not take the fleet down.
+#[tokio::test]
+async fn run_that_kills_its_process_five_times_ends_in_error() {
+    let database = TestDatabase::create().await.unwrap();
+    let pool = database.pool().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("poison.sh");
+    std::fs::write(&program, "#!/bin/sh\nkill -9 $PPID\n").unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = musterbeat(folder.path());
+    command.args(["--dev", "--database-url", database.url()]).envs(SHORT_LEASE);
+    command.arg("--runner").arg(format!("command:{}", program.display()));
+
+    let mut replica = Replica::start(&mut command);
+    let chat = replica.client.create_chat("die").await;
+    for _ in 0..4 {
+        end_of(&mut replica, &pool).await;
+        replica = Replica::start(&mut command);
+    }
+    end_of(&mut replica, &pool).await;
+    let survivor = Replica::start(&mut command);
+    let stored = survivor.client.chat_in(&chat, "error").await;
+    let error = stored["error"].as_str().unwrap();
+    assert_eq!(error, "its worker died 5 times in a row while the run was on it");
+    survivor.stop();
+}
+
+/// Waits for a replica's death; what backs off meanwhile is ready again at once.
+async fn end_of(replica: &mut Replica, pool: &PgPool) {
+    eventually(PATIENCE, "the replica is killed", async || {
+        sqlx::query("update runs set ready_at = now() where status = 'pending'")
+            .execute(pool)
+            .await
+            .unwrap();
+        replica.has_ended()
+    })
+    .await;
+}
+
+/// Starts turns that take about eleven seconds, all on the server at `client`.
+async fn long_turns(client: &Client) -> Vec<String> {
+    const QUESTION: &str = "one two three four five six seven eight nine ten eleven twelve";
+    let mut chats = Vec::new();
+    for _ in 0..20 {
+        chats.push(client.create_chat(QUESTION).await);
+    }
+    for chat in &chats {
+        client.chat_in(chat, "running").await;
+    }
+    chats
+}
+
+fn pace(settings: &mut musterbeat_server::settings::Settings) {
+    settings.dev = true;
+    settings.echo_pace = Duration::from_millis(900);
+}
+
+async fn each_is_answered_once(client: &Client, pool: &PgPool, chats: &[String]) -> Vec<i64> {
+    let mut fences = Vec::new();
+    for chat in chats {
+        client.chat_in(chat, "waiting").await;
+        let history = client.history(chat).await;
+        assert_eq!(history.len(), 2, "{history:?}");
+        assert_eq!(history[1], history[0].replace("user", "assistant"));
+        fences.push(fence_of(pool, chat).await);
+    }
+    fences
+}
+
+/// The default lease bears it: beats fail, and nobody is interrupted or replaced.
+#[tokio::test]
+async fn database_down_for_five_seconds_changes_no_owner() {
+    let database = TestDatabase::create().await.unwrap();
+    let pool = database.pool().await.unwrap();
+    let proxy = FaultProxy::in_front_of(database.url()).await.unwrap();
+    let url = proxy.url(database.url()).unwrap();
+    let owner = Running::start_beside(&url, pace).await;
+    let chats = long_turns(&owner.client).await;
+    // A thief whose own way to the database is whole.
+    let thief = Running::start_beside(database.url(), pace).await;
+    proxy.refuse();
+    proxy.reset();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    proxy.heal();
+    let fences = each_is_answered_once(&thief.client, &pool, &chats).await;
+    assert_eq!(fences, vec![1; chats.len()]);
+    owner.stop().await;
+    thief.stop().await;
+}
+
+/// Longer than any lease, for everybody: what ran begins again, once.
+#[tokio::test]
+async fn database_down_for_thirty_seconds_requeues_each_run_at_most_once() {
+    let database = TestDatabase::create().await.unwrap();
+    let pool = database.pool().await.unwrap();
+    let proxy = FaultProxy::in_front_of(database.url()).await.unwrap();
+    let url = proxy.url(database.url()).unwrap();
+    let owner = Running::start_beside(&url, pace).await;
+    let chats = long_turns(&owner.client).await;
+    let other = Running::start_beside(&url, pace).await;
+    proxy.refuse();
+    proxy.reset();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    proxy.heal();
+    eventually(PATIENCE, "the database is reached again", async || {
+        other.client.get("/readyz").await.status().is_success()
+    })
+    .await;
+    let fences = each_is_answered_once(&other.client, &pool, &chats).await;
+    assert_eq!(fences, vec![3; chats.len()], "claim, requeue, claim");
+    owner.stop().await;
+    other.stop().await;
+}
+
+/// Beats are not flushed: a database that crashes forgets some that it acknowledged.
+#[tokio::test]
+async fn beats_forgotten_by_a_crash_of_the_database_cost_nobody_a_run() {
+    let folder = tempfile::Builder::new().prefix("musterbeat-process-").tempdir().unwrap();
+    open_to_all(folder.path());
+    let data_dir = folder.path().join("data");
+    let mut command = on_its_own(&data_dir);
+    command.arg("--dev").env("MUSTERBEAT_ECHO_PACE", "1s");
+    let owner = Replica::start(&mut command);
+    let chat = owner
+        .client
+        .create_chat("a turn of one two three four five six seven eight nine ten eleven twelve")
+        .await;
+    owner.client.chat_in(&chat, "running").await;
+    let running = musterbeat_embedded::running(&data_dir).unwrap().unwrap();
+    let url = running.url("postgres");
+    let thief = Running::start_beside(&url, |settings| settings.dev = true).await;
+    let pool = PgPool::connect(&url).await.unwrap();
+
+    let mut crashes = 0;
+    // For longer than a lease lasts, each crash right after beats were acknowledged.
+    while run_of(&pool, &chat).await.status.is_owned() {
+        crashes += u32::from(crash(&pool).await);
+        eventually(PATIENCE, "the database has recovered", async || {
+            sqlx::query("select").execute(&pool).await.is_ok()
+        })
+        .await;
+        next_beat(&pool).await;
+    }
+    assert!(crashes >= 2, "{crashes} crashes");
+    assert_eq!(fence_of(&pool, &chat).await, 1, "it kept its owner");
+    assert_eq!(thief.client.history(&chat).await.len(), 2);
+    pool.close().await;
+    thief.stop().await;
+    owner.stop();
+}
+
+/// Kills a session of the database, which makes all of it recover.
+async fn crash(pool: &PgPool) -> bool {
+    let mut conn = pool.acquire().await.unwrap();
+    let session = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut *conn).await;
+    kill(Pid::from_raw(session.unwrap()), Signal::SIGKILL).is_ok()
+}
+
+/// Waits until somebody has beaten since now.
+async fn next_beat(pool: &PgPool) {
+    const LAST: &str = "select max(heartbeat_at)::text from worker_leases";
+    let last = async || sqlx::query_scalar::<_, Option<String>>(LAST).fetch_one(pool).await.ok();
+    let before = last().await;
+    eventually(PATIENCE, "somebody beats", async || last().await != before).await;
+}
+
+/// The wake finds the run locked; nobody wakes the worker again, and its poll is far.
+#[tokio::test]
+async fn wake_spent_while_the_row_was_locked_is_made_up_for_soon() {
+    let database = TestDatabase::create().await.unwrap();
+    let pool = database.pool().await.unwrap();
+    let running = Running::start_beside(database.url(), |settings| {
+        settings.dev = true;
+        settings.poll_interval = Duration::from_mins(5);
+    })
+    .await;
+    // Its looks are over, and the next one is far.
+    let first = running.client.create_chat("hello").await;
+    running.client.chat_in(&first, "waiting").await;
+    // By another process, whose notices do not reach the server.
+    let store = PgStore::new(pool.clone());
+    let hidden = store.create(new_chat()).await.unwrap().chat;
+    let mut holder = pool.begin().await.unwrap();
+    sqlx::query("select from runs where run_id = $1 for update")
+        .bind(hidden.uuid())
+        .execute(&mut *holder)
+        .await
+        .unwrap();
+    let woken = running.client.create_chat("wake up").await;
+    running.client.chat_in(&woken, "waiting").await;
+    let before = fence_of(&pool, &hidden.to_string()).await;
+    holder.rollback().await.unwrap();
+    running.client.chat_in(&hidden.to_string(), "waiting").await;
+    assert_eq!(before, 0, "it was passed over while it was locked");
+    running.stop().await;
+}
+
+fn new_chat() -> NewChat {
+    let content = Content::text("hidden").unwrap();
+    NewChat {
+        id: ChatId::new(uuid::Uuid::now_v7()),
+        owner: OwnerId::new(uuid::Uuid::now_v7()),
+        workspace: None,
+        title: Title::new("hidden").unwrap(),
+        turn: Turn { content, model: None, created_by: None },
+    }
+}
+
+/// An operator's second signal: what runs is handed over at once and goes on elsewhere.
+#[tokio::test]
+async fn second_signal_hands_running_turns_over_at_once() {
+    let database = TestDatabase::create().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut leaving = slow_replica(folder.path(), database.url());
+    let chat = leaving.client.create_chat("go on elsewhere").await;
+    leaving.client.chat_in(&chat, "running").await;
+    let other = Running::start_beside(database.url(), |settings| settings.dev = true).await;
+    leaving.signal(Signal::SIGTERM);
+    eventually(PATIENCE, "it takes nothing new", async || {
+        !leaving.client.get("/readyz").await.status().is_success()
+    })
+    .await;
+    assert_eq!(other.client.get_json(&format!("/api/v1/chats/{chat}")).await["status"], "running");
+    leaving.signal(Signal::SIGTERM);
+    let answered = other.client.chat_in(&chat, "waiting").await;
+    assert_eq!(answered["error"], Value::Null);
+    let said = ["user: go on elsewhere", "assistant: go on elsewhere"];
+    assert_eq!(other.client.history(&chat).await, said, "a shutdown keeps no partial answer");
+    assert!(leaving.ended_well());
+    let workers = other.client.get_json("/api/v1/workers").await;
+    assert_eq!(workers["workers"].as_array().unwrap().len(), 1, "it resigned");
+    other.stop().await;
+}
+
+fn slow_replica(folder: &Path, url: &str) -> Replica {
+    let mut command = musterbeat(folder);
+    command.args(["--dev", "--database-url", url]).env("MUSTERBEAT_ECHO_PACE", "1h");
+    Replica::start(&mut command)
+}
