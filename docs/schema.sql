@@ -84,6 +84,19 @@ comment on column chats.root_id is 'The first ancestor; null for a root.';
 comment on column chats.model is 'The model of the next turn, unless that names another.';
 comment on column chats.updated_at is 'Orders the list: moves on create, user message, finished turn, title and archive.';
 
+create table run_heartbeats (
+    run_id uuid not null,
+    heartbeat_at timestamp with time zone not null,
+    constraint run_heartbeats_pkey PRIMARY KEY (run_id),
+    constraint run_heartbeats_run_id_fkey FOREIGN KEY (run_id) REFERENCES runs(run_id) ON DELETE CASCADE
+) with (
+    autovacuum_vacuum_scale_factor=0.02,
+    autovacuum_vacuum_threshold=1000,
+    fillfactor=50
+);
+comment on table run_heartbeats is 'When each run was last stamped by its worker, where that is asked for.';
+comment on column run_heartbeats.heartbeat_at is 'On the database''s clock; in no index, or stamps would leave the page.';
+
 create table runs (
     run_id uuid not null,
     kind text not null,
