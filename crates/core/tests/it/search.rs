@@ -69,6 +69,8 @@ enum Violation {
     NeverWritten(Place),
     /// A claim returned a fence that is not higher.
     WentBack(Place),
+    /// A worker works on a run that its roster has not.
+    Unlisted(Place),
     /// It is owned by nobody who knows it, and nothing frees it.
     Stuck(Place),
 }
@@ -143,43 +145,38 @@ impl Found {
     }
 }
 
-/// What most searches have: no misfortunes, no writes.
+/// What the searches share: no misfortunes, no drains, no writes.
 const BOUNDS: Bounds =
     Bounds { ticks: 4, beats: 1, claims: 1, misfortunes: false, drains: false, writes: false };
 
 #[test]
 fn no_order_of_messages_gives_a_run_to_two_or_to_nobody() {
-    let states = assert_none_found(Bounds { drains: true, ..BOUNDS });
-    assert!(states >= 100_000, "only {states} states");
+    assert_none_found(BOUNDS, 100_000);
 }
 
 #[test]
 fn no_misfortune_of_the_database_takes_a_run_from_its_owner() {
-    let states = assert_none_found(Bounds { ticks: 3, misfortunes: true, ..BOUNDS });
-    assert!(states >= 100_000, "only {states} states");
+    assert_none_found(Bounds { ticks: 2, misfortunes: true, ..BOUNDS }, 100_000);
+}
+
+#[test]
+fn no_drain_leaves_a_run_to_nobody() {
+    assert_none_found(Bounds { ticks: 2, drains: true, ..BOUNDS }, 100_000);
 }
 
 #[test]
 fn no_write_is_applied_for_a_former_owner() {
-    let states =
-        assert_none_found(Bounds { ticks: 2, beats: 0, claims: 2, writes: true, ..BOUNDS });
-    assert!(states >= 50_000, "only {states} states");
+    assert_none_found(Bounds { ticks: 1, beats: 0, claims: 2, writes: true, ..BOUNDS }, 30_000);
 }
 
 #[test]
 #[ignore = "walks through millions of states: run it in release after a change of the protocol"]
-fn no_order_within_wide_bounds_breaks_the_rules() {
-    let wide = [
-        Bounds { ticks: 5, misfortunes: true, ..BOUNDS },
-        Bounds { misfortunes: true, drains: true, ..BOUNDS },
-        Bounds { beats: 2, drains: true, ..BOUNDS },
-        Bounds { ticks: 1, claims: 2, writes: true, ..BOUNDS },
-        Bounds { writes: true, ..BOUNDS },
-    ];
-    for bounds in wide {
-        let states = assert_none_found(bounds);
-        println!("{states} states within {bounds:?}");
-    }
+fn no_order_within_wide_bounds_breaks_a_rule() {
+    assert_none_found(Bounds { misfortunes: true, ..BOUNDS }, 1_000_000);
+    assert_none_found(Bounds { drains: true, ..BOUNDS }, 100_000);
+    assert_none_found(Bounds { beats: 2, ..BOUNDS }, 1_000_000);
+    assert_none_found(Bounds { writes: true, ..BOUNDS }, 1_000_000);
+    assert_none_found(Bounds { ticks: 1, claims: 2, writes: true, ..BOUNDS }, 1_000_000);
 }
 
 #[test]
@@ -241,9 +238,15 @@ fn reaping_by_expiry_alone_is_found() {
     );
 }
 
-/// Returns the number of states.
-fn assert_none_found(bounds: Bounds) -> usize {
-    walk(&Rules::new(bounds, None)).unwrap_or_else(|found| panic!("{}", found.describe()))
+/// Walks through `states_min` states or more and finds nothing.
+fn assert_none_found(bounds: Bounds, states_min: usize) {
+    match walk(&Rules::new(bounds, None)) {
+        Ok(states) => {
+            println!("{states} states within {bounds:?}");
+            assert!(states >= states_min, "only {states} states within {bounds:?}");
+        }
+        Err(found) => panic!("within {bounds:?}:\n{}", found.describe()),
+    }
 }
 
 fn assert_found(bounds: Bounds, fault: Fault, expected: &Expect) {

@@ -240,12 +240,6 @@ impl Database {
         }
     }
 
-    /// Says whether a lease lives or comes back with a crash.
-    pub(super) fn may_live(&self, worker: Worker) -> bool {
-        let lease = &self.leases[usize::from(worker.0) - 1];
-        [lease.now, lease.synced].iter().any(|row| row.state == LeaseState::Live)
-    }
-
     pub(super) fn is_live(&self, worker: Worker) -> bool {
         self.state(worker) == Some(LeaseState::Live)
     }

@@ -35,6 +35,8 @@ pub(super) enum Event {
     Registered,
     IdealClaims(Place),
     IdealFinishes(Place),
+    /// The ideal worker looks at the leases between ticks.
+    Looked,
     /// The ideal worker marks a lease dead.
     Marked(Worker),
     Requeued(Place),
@@ -120,6 +122,9 @@ fn of_the_ideal_worker(world: &World, rules: &Rules, events: &mut Vec<Event>) {
         if world.database.can_requeue(place) {
             events.push(Event::Requeued(place));
         }
+    }
+    if world.has_news() {
+        events.push(Event::Looked);
     }
     events.extend(world.markable(rules).into_iter().map(Event::Marked));
 }

@@ -111,8 +111,6 @@ impl World {
             database.sync();
         }
         database.simplify();
-        adversary.ghost_claims.retain(|worker| database.may_live(*worker));
-        adversary.releases.retain(|(_, (run, fence))| database.rows[place(*run)].fence == *fence);
     }
 
     fn step(&mut self, event: Event, rules: &Rules) -> Result<(), Violation> {
@@ -150,6 +148,7 @@ impl World {
             Event::IdealFinishes(place) => {
                 database.write(self.ideal[place].take().unwrap(), true, fenced)?;
             }
+            Event::Looked => self.look(),
             Event::Marked(worker) => database.mark(worker),
             Event::Requeued(place) => self.requeue(place)?,
             Event::DatabaseCrashed => {
@@ -162,12 +161,23 @@ impl World {
         Ok(())
     }
 
+    /// Says whether another look shows anything new.
+    pub(super) fn has_news(&self) -> bool {
+        let mut sightings = self.sightings.clone();
+        sightings.look(self.now(), self.now(), &self.database.look());
+        sightings != self.sightings
+    }
+
+    fn look(&mut self) {
+        let now = self.now();
+        self.sightings.look(now, now, &self.database.look());
+    }
+
     fn tick(&mut self) {
         self.ticks += 1;
         self.database.advance(1);
         self.database.forget();
-        let now = self.now();
-        self.sightings.look(now, now, &self.database.look());
+        self.look();
     }
 
     fn release(&mut self, index: usize) -> Result<(), Violation> {
@@ -197,6 +207,10 @@ impl World {
         let grants = self.adversary.settled().filter(|_| believes);
         for grant in grants.chain(self.ideal.iter().copied().flatten()) {
             let row = self.database.rows[grant.place];
+            let listed = self.adversary.has((run(grant.place), grant.fence));
+            if grant.worker != Worker::IDEAL && !listed {
+                return Err(Violation::Unlisted(grant.place));
+            }
             if row.worker.is_none() {
                 return Err(Violation::Theft(grant.place));
             }
