@@ -9,7 +9,7 @@ use musterbeat_core::roster::Holding;
 use musterbeat_core::sighting::Sightings;
 
 use super::adversary::{Adversary, WriteStage};
-use super::database::{Database, Grant, Place, Worker, place, run};
+use super::database::{Database, Grant, Place, Row, Worker, place, run};
 use super::event::Event;
 use super::{Fault, Rules, TICK, Violation};
 
@@ -239,14 +239,9 @@ impl World {
             world.tick();
             world.reap(rules);
         }
-        let stuck =
-            |row: &super::database::Row| row.worker.is_some_and(|worker| worker != Worker::IDEAL);
-        world
-            .database
-            .rows
-            .iter()
-            .position(stuck)
-            .map_or(Ok(()), |place| Err(Violation::Stuck(place)))
+        let owned = |row: &Row| row.worker.is_some_and(|worker| worker != Worker::IDEAL);
+        let stuck = world.database.rows.iter().position(owned);
+        stuck.map_or(Ok(()), |place| Err(Violation::Stuck(place)))
     }
 
     fn settle(&mut self, rules: &Rules) -> Result<(), Violation> {
