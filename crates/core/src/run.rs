@@ -253,7 +253,11 @@ pub enum Outcome {
     /// The work failed; the text says why.
     Failed(String),
     /// The runner stopped before the end, as it was asked to.
+    ///
+    /// What its user stopped has ended; what anybody else stopped goes on elsewhere.
     Stopped,
+    /// Another worker is to go on with the run, whoever stopped it.
+    GivenBack,
 }
 
 /// What the engine writes for a run that its runner did not settle.

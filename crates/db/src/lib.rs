@@ -39,4 +39,4 @@ mod error;
 pub mod metrics;
 mod row;
 
-pub use sqlx::PgPool;
+pub use sqlx::{PgConnection, PgPool};

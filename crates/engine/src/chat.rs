@@ -158,16 +158,16 @@ impl Runner for ChatRuns {
         loop {
             let event = match self.turn(&run, chat, &context).await {
                 Ok(Some(event)) => event,
-                Ok(None) => return Outcome::Stopped,
+                Ok(None) => return Outcome::GivenBack,
                 Err(error) => match unless_passing(chat, error.into()) {
                     Some(event) => event,
-                    None => return Outcome::Stopped,
+                    None => return Outcome::GivenBack,
                 },
             };
             context.ending();
             let mut settled = self.chats.settle(chat, token, event, &*context).await;
             if let Err(error @ (ApplyError::Store(_) | ApplyError::Refused(_))) = settled {
-                let Some(event) = unless_passing(chat, error) else { return Outcome::Stopped };
+                let Some(event) = unless_passing(chat, error) else { return Outcome::GivenBack };
                 settled = self.chats.settle(chat, token, event, &*context).await;
             }
             match settled {

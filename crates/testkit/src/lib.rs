@@ -29,6 +29,7 @@
 //!
 //! [`Source`]: musterbeat_embedded::Source
 
+mod crash;
 mod database;
 mod fingerprint;
 pub mod image;
@@ -36,6 +37,7 @@ mod provider;
 mod proxy;
 mod wait;
 
+pub use crash::crash;
 pub use database::TestDatabase;
 pub use provider::{ImageName, Provider, Settings, TestServer};
 pub use proxy::{BlackHole, FaultProxy};

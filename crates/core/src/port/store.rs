@@ -38,7 +38,7 @@ pub trait LeaseStore: Send + Sync {
     async fn resign(&self, worker: WorkerId) -> Result<Vec<RunId>, StoreError>;
 
     /// Returns all leases with what their workers own, the oldest first.
-    async fn list(&self) -> Result<Vec<WorkerState>, StoreError>;
+    async fn workers(&self) -> Result<Vec<WorkerState>, StoreError>;
 }
 
 /// Keeps a worker's lease alive and watches those of others, on a connection of its own.

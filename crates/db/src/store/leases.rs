@@ -49,7 +49,7 @@ impl LeaseStore for PgStore {
         call.ended(adopted)
     }
 
-    async fn list(&self) -> Result<Vec<WorkerState>, StoreError> {
+    async fn workers(&self) -> Result<Vec<WorkerState>, StoreError> {
         let mut call = self.call("list the workers").await?;
         let listed = timeout(self.answer_time, worker_leases::list(&mut call.conn)).await;
         call.ended(listed)

@@ -131,18 +131,14 @@ async fn finish(conn: &mut PgConnection, run: &Run, end: RunEnd) -> Result<(), W
         Admission::Repeated => return Ok(()),
         Admission::Write => {}
     }
-    runs::write(&mut tx, run.id, &ending(end, locked.status), None)
-        .await
-        .map_err(failed(FINISH))?;
+    runs::write(&mut tx, run.id, &ending(end), None).await.map_err(failed(FINISH))?;
     tx.commit().await.map_err(failed(FINISH))?;
     Ok(())
 }
 
-fn ending(end: RunEnd, status: RunStatus) -> Transition {
+fn ending(end: RunEnd) -> Transition {
     let (status, error) = match end {
         RunEnd::Done => (RunStatus::Waiting, None),
-        // The interrupt may have caused the error, so it wins.
-        RunEnd::Failed(_) if status == RunStatus::Interrupting => (RunStatus::Waiting, None),
         RunEnd::Failed(error) => (RunStatus::Error, Some(storable_error(&error))),
     };
     Transition { status, stop: false, error, by_owner: true }

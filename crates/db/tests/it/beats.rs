@@ -112,7 +112,7 @@ async fn claim_whose_answer_is_lost_comes_back_by_the_roll() {
     proxy.black_hole(BlackHole::ToClient);
     held.rollback().await.unwrap();
     eventually(PATIENCE, "the claim is committed", async || {
-        fixture.store.list().await.unwrap()[0].runs == 3
+        fixture.store.workers().await.unwrap()[0].runs == 3
     })
     .await;
     proxy.reset();
@@ -176,7 +176,7 @@ async fn workers_are_listed_with_what_they_own() {
         fixture.chat(id, owner(1)).await;
     }
     fixture.claim(second, 2).await;
-    let listed = fixture.store.list().await.unwrap();
+    let listed = fixture.store.workers().await.unwrap();
     let owned: Vec<_> = listed.iter().map(|state| (state.lease.worker, state.runs)).collect();
     assert_eq!(owned, [(first, 0), (second, 2)]);
     assert!(listed.iter().all(|state| !state.dead && state.beat_age < PATIENCE));

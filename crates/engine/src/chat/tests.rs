@@ -90,7 +90,7 @@ async fn storage_that_stays_away_hands_the_run_back() {
     let store = Store::answering((0..1_000).map(|_| Err(ApplyError::Store(unavailable()))));
     let began = tokio::time::Instant::now();
     let outcome = work(&store, false, context(None), vec![answer("one")]).await;
-    assert_eq!(outcome, Outcome::Stopped);
+    assert_eq!(outcome, Outcome::GivenBack);
     assert!(store.writes().len() > 1);
     assert!(began.elapsed() <= Duration::from_secs(10), "it is given up in time");
 }
@@ -175,7 +175,7 @@ async fn turn_stopped_by_shutdown_is_left_to_the_next_worker() {
     let store = Store::default();
     let partial = TurnEnd::Stopped(Some(Content::produced("half")));
     let outcome = work(&store, false, context(Some(StopCause::Shutdown)), vec![partial]).await;
-    assert_eq!(outcome, Outcome::Stopped);
+    assert_eq!(outcome, Outcome::GivenBack);
     assert!(store.writes().is_empty());
 }
 

@@ -241,7 +241,7 @@ async fn work(run: Run, context: &Arc<Context>, runner: &dyn Runner, ports: &Por
         caught(runner.run(run.clone(), shared)).await.unwrap_or_else(Outcome::Failed)
     } else {
         // It was lost before it began.
-        Outcome::Stopped
+        Outcome::GivenBack
     };
     let labels = [("kind", run.kind.to_string()), ("outcome", name(&outcome).to_owned())];
     metrics::counter!(RUNS_ENDED.name, &labels).increment(1);
@@ -249,11 +249,10 @@ async fn work(run: Run, context: &Arc<Context>, runner: &dyn Runner, ports: &Por
         Outcome::Settled => return,
         Outcome::Done => Some(RunEnd::Done),
         Outcome::Failed(error) => Some(RunEnd::Failed(error)),
-        // What its user stopped has ended; what anybody else stopped goes on elsewhere.
         Outcome::Stopped if context.stop_cause() == Some(StopCause::Interrupted) => {
             Some(RunEnd::Done)
         }
-        Outcome::Stopped => None,
+        Outcome::Stopped | Outcome::GivenBack => None,
     };
     let run = Run { token: context.token(), ..run };
     context.ending();
@@ -318,5 +317,6 @@ const fn name(outcome: &Outcome) -> &'static str {
         Outcome::Done => "done",
         Outcome::Failed(_) => "failed",
         Outcome::Stopped => "stopped",
+        Outcome::GivenBack => "given_back",
     }
 }

@@ -74,6 +74,6 @@ pub(super) async fn list(
     State(app): State<App>,
     _admin: Admin,
 ) -> Result<Json<WorkerList>, Problem> {
-    let workers = LeaseStore::list(&app.store).await?;
+    let workers = app.store.workers().await?;
     Ok(Json(WorkerList { workers: workers.into_iter().map(Worker::from).collect() }))
 }

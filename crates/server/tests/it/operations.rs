@@ -103,3 +103,19 @@ async fn second_request_ends_at_once() {
     let ended = tokio::time::timeout(PATIENCE, running.stop());
     ended.await.expect("the drain of 30 s is cut short by the second request");
 }
+
+#[tokio::test]
+async fn workers_are_shown_with_what_they_own() {
+    let running =
+        Running::start_with(|settings| settings.echo_pace = Duration::from_hours(1)).await;
+    let chat = running.client.create_chat("endless").await;
+    running.client.chat_in(&chat, "running").await;
+    let shown = running.client.get_json("/api/v1/workers").await;
+    let workers = shown["workers"].as_array().unwrap();
+    assert_eq!(workers.len(), 1);
+    assert_eq!((&workers[0]["runs"], &workers[0]["dead"]), (&1.into(), &false.into()));
+    assert!(workers[0]["beat_age"].as_f64().unwrap() < PATIENCE.as_secs_f64());
+    running.shutdown.request();
+    running.shutdown.request();
+    running.stop().await;
+}

@@ -5,16 +5,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use musterbeat_core::chat::{NewChat, Title};
-use musterbeat_core::id::{ChatId, OwnerId};
+use musterbeat_core::id::{ChatId, OwnerId, RunId};
 use musterbeat_core::message::{Content, Turn};
-use musterbeat_core::port::{ChatStore, Reach, RunQueue};
-use musterbeat_core::run::RunState;
-use musterbeat_db::PgStore;
-use musterbeat_testkit::{FaultProxy, TestDatabase, eventually};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use musterbeat_core::port::{ChatStore, LeaseStore, Reach};
+use musterbeat_core::run::{RunKind, RunStatus};
+use musterbeat_core::timestamp::Timestamp;
+use musterbeat_db::runs::{self, Locked};
+use musterbeat_db::{PgConnection, PgPool, PgStore, PoolLimits, connect};
+use musterbeat_testkit::{FaultProxy, TestDatabase, crash, eventually};
+use nix::sys::signal::Signal;
 use serde_json::Value;
-use sqlx::PgPool;
 
 use crate::client::{Client, PATIENCE, Running};
 use crate::process::{on_its_own, open_to_all};
@@ -33,15 +33,19 @@ fn shorten_lease(settings: &mut musterbeat_server::settings::Settings) {
     settings.fence_margin = Duration::from_millis(500);
 }
 
-async fn run_of(pool: &PgPool, chat: &str) -> RunState {
-    let chat = ChatId::new(chat.parse().unwrap());
-    let store = PgStore::new(pool.clone());
-    RunQueue::get(&store, chat.into(), Reach::Everything).await.unwrap().unwrap()
+/// Locks a chat's run, until the transaction is dropped.
+async fn lock(conn: &mut PgConnection, chat: &str) -> Locked {
+    let run = RunId::new(chat.parse().unwrap());
+    let locked = runs::lock(conn, run, &RunKind::CHAT, Reach::Everything).await;
+    locked.unwrap().unwrap()
+}
+
+async fn ownership_of(pool: &PgPool, chat: &str) -> Locked {
+    lock(&mut pool.begin().await.unwrap(), chat).await
 }
 
 async fn fence_of(pool: &PgPool, chat: &str) -> i64 {
-    let query = sqlx::query_scalar("select fence from runs where run_id = $1::text::uuid");
-    query.bind(chat).fetch_one(pool).await.unwrap()
+    ownership_of(pool, chat).await.ownership.fence.0
 }
 
 async fn lapsed(client: &Client) -> bool {
@@ -89,7 +93,6 @@ async fn frozen_replica_that_wakes_after_its_lease_writes_nothing() {
 #[tokio::test]
 async fn run_that_kills_its_process_five_times_ends_in_error() {
     let database = TestDatabase::create().await.unwrap();
-    let pool = database.pool().await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("poison.sh");
     std::fs::write(&program, "#!/bin/sh\nkill -9 $PPID\n").unwrap();
@@ -101,10 +104,10 @@ async fn run_that_kills_its_process_five_times_ends_in_error() {
     let mut replica = Replica::start(&mut command);
     let chat = replica.client.create_chat("die").await;
     for _ in 0..4 {
-        end_of(&mut replica, &pool).await;
+        end_of(&mut replica).await;
         replica = Replica::start(&mut command);
     }
-    end_of(&mut replica, &pool).await;
+    end_of(&mut replica).await;
     let survivor = Replica::start(&mut command);
     let stored = survivor.client.chat_in(&chat, "error").await;
     let error = stored["error"].as_str().unwrap();
@@ -112,16 +115,9 @@ async fn run_that_kills_its_process_five_times_ends_in_error() {
     survivor.stop();
 }
 
-/// Waits for a replica's death; what backs off meanwhile is ready again at once.
-async fn end_of(replica: &mut Replica, pool: &PgPool) {
-    eventually(PATIENCE, "the replica is killed", async || {
-        sqlx::query("update runs set ready_at = now() where status = 'pending'")
-            .execute(pool)
-            .await
-            .unwrap();
-        replica.has_ended()
-    })
-    .await;
+/// Waits for a replica's death: after its lease has passed and the run's backoff.
+async fn end_of(replica: &mut Replica) {
+    eventually(PATIENCE, "the replica is killed", async || replica.has_ended()).await;
 }
 
 /// Starts turns that take about eleven seconds, all on the server at `client`.
@@ -216,17 +212,18 @@ async fn beats_forgotten_by_a_crash_of_the_database_cost_nobody_a_run() {
     let running = musterbeat_embedded::running(&data_dir).unwrap().unwrap();
     let url = running.url("postgres");
     let thief = Running::start_beside(&url, |settings| settings.dev = true).await;
-    let pool = PgPool::connect(&url).await.unwrap();
+    let pool = connect(&url, &PoolLimits::default()).await.unwrap();
+    let store = PgStore::new(pool.clone());
 
     let mut crashes = 0;
     // For longer than a lease lasts, each crash right after beats were acknowledged.
-    while run_of(&pool, &chat).await.status.is_owned() {
-        crashes += u32::from(crash(&pool).await);
-        eventually(PATIENCE, "the database has recovered", async || {
-            sqlx::query("select").execute(&pool).await.is_ok()
-        })
-        .await;
-        next_beat(&pool).await;
+    while ownership_of(&pool, &chat).await.status.is_owned() {
+        crash(&url).await.unwrap();
+        crashes += 1;
+        eventually(PATIENCE, "the database has recovered", async || store.workers().await.is_ok())
+            .await;
+        let before = last_beat(&store).await;
+        eventually(PATIENCE, "somebody beats", async || last_beat(&store).await != before).await;
     }
     assert!(crashes >= 2, "{crashes} crashes");
     assert_eq!(fence_of(&pool, &chat).await, 1, "it kept its owner");
@@ -236,19 +233,8 @@ async fn beats_forgotten_by_a_crash_of_the_database_cost_nobody_a_run() {
     owner.stop();
 }
 
-/// Kills a session of the database, which makes all of it recover.
-async fn crash(pool: &PgPool) -> bool {
-    let mut conn = pool.acquire().await.unwrap();
-    let session = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut *conn).await;
-    kill(Pid::from_raw(session.unwrap()), Signal::SIGKILL).is_ok()
-}
-
-/// Waits until somebody has beaten since now.
-async fn next_beat(pool: &PgPool) {
-    const LAST: &str = "select max(heartbeat_at)::text from worker_leases";
-    let last = async || sqlx::query_scalar::<_, Option<String>>(LAST).fetch_one(pool).await.ok();
-    let before = last().await;
-    eventually(PATIENCE, "somebody beats", async || last().await != before).await;
+async fn last_beat(store: &PgStore) -> Option<Timestamp> {
+    store.workers().await.unwrap().iter().map(|worker| worker.heartbeat_at).max()
 }
 
 /// The wake finds the run locked; nobody wakes the worker again, and its poll is far.
@@ -268,17 +254,12 @@ async fn wake_spent_while_the_row_was_locked_is_made_up_for_soon() {
     let store = PgStore::new(pool.clone());
     let hidden = store.create(new_chat()).await.unwrap().chat;
     let mut holder = pool.begin().await.unwrap();
-    sqlx::query("select from runs where run_id = $1 for update")
-        .bind(hidden.uuid())
-        .execute(&mut *holder)
-        .await
-        .unwrap();
+    let before = lock(&mut holder, &hidden.to_string()).await;
+    assert_eq!(before.status, RunStatus::Pending);
     let woken = running.client.create_chat("wake up").await;
     running.client.chat_in(&woken, "waiting").await;
-    let before = fence_of(&pool, &hidden.to_string()).await;
     holder.rollback().await.unwrap();
     running.client.chat_in(&hidden.to_string(), "waiting").await;
-    assert_eq!(before, 0, "it was passed over while it was locked");
     running.stop().await;
 }
 
