@@ -6,11 +6,13 @@
 //! entered before the beat was sent, and its final write has not begun. What the table has and
 //! the roster has not came by a claim whose answer was lost, unless a claim was on its way.
 
+mod members;
+
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::mem;
 
 use crate::id::{Fence, RunId};
+use members::Members;
 
 /// A run under one ownership.
 pub type Holding = (RunId, Fence);
@@ -29,7 +31,7 @@ pub struct RollEntry {
 /// What a worker believes it owns.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Roster {
-    members: BTreeMap<RunId, Member>,
+    members: Members,
     beats: u64,
     claims: u64,
     claims_in_flight: u32,
@@ -80,13 +82,13 @@ impl Roster {
     /// Enters a run that a claim returned.
     pub fn enter(&mut self, run: RunId, fence: Fence) -> Entered {
         let member = Member { fence, beats_before: self.beats, ending: false };
-        match self.members.entry(run) {
-            Entry::Vacant(entry) => {
-                entry.insert(member);
+        match self.members.get_mut(run) {
+            None => {
+                self.members.insert(run, member);
                 Entered::New
             }
-            Entry::Occupied(entry) if entry.get().fence >= fence => Entered::WentBack,
-            Entry::Occupied(mut entry) => Entered::Replaces(entry.insert(member).fence),
+            Some(former) if former.fence >= fence => Entered::WentBack,
+            Some(former) => Entered::Replaces(mem::replace(former, member).fence),
         }
     }
 
@@ -108,7 +110,7 @@ impl Roster {
     /// Strikes a run off whose task has ended.
     pub fn strike(&mut self, run: RunId, fence: Fence) {
         if self.member(run, fence).is_some() {
-            self.members.remove(&run);
+            self.members.remove(run);
         }
     }
 
@@ -152,26 +154,31 @@ impl Roster {
         }
         let quiet = beat.quiet_at == Some(self.claims);
         let mut muster = Muster { held: Vec::with_capacity(roll.len()), ..Muster::default() };
-        let mut members = self.members.iter().peekable();
+        let mut members = self.members.iter();
+        let mut next = members.next();
         for entry in roll {
             // Members before this line are in the roster only.
-            while let Some((run, member)) = members.next_if(|(run, _)| **run < entry.run) {
+            while let Some((run, member)) = next.filter(|(run, _)| *run < entry.run) {
                 muster.missing(*run, member, beat);
+                next = members.next();
             }
-            match members.next_if(|(run, _)| **run == entry.run) {
-                Some((run, member)) => muster.met(*run, member, &entry, beat, quiet),
-                None if quiet => muster.orphaned.push((entry.run, entry.fence)),
-                None => {}
+            match next {
+                Some((run, member)) if *run == entry.run => {
+                    muster.met(*run, member, &entry, beat, quiet);
+                    next = members.next();
+                }
+                _ if quiet => muster.orphaned.push((entry.run, entry.fence)),
+                _ => {}
             }
         }
-        for (run, member) in members {
+        for (run, member) in next.into_iter().chain(members) {
             muster.missing(*run, member, beat);
         }
         muster
     }
 
     fn member(&mut self, run: RunId, fence: Fence) -> Option<&mut Member> {
-        self.members.get_mut(&run).filter(|member| member.fence == fence)
+        self.members.get_mut(run).filter(|member| member.fence == fence)
     }
 }
 
