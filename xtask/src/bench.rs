@@ -6,23 +6,33 @@
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
+#[cfg(not(feature = "product"))]
+use anyhow::bail;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use comfy_table::{Table, presets};
 use musterbeat_testkit::TestDatabase;
 
-use crate::{postgres, workspace};
+use crate::{postgres, product, workspace};
 
 mod arm;
 mod chart;
+#[cfg(feature = "product")]
+mod claim;
+#[cfg(feature = "product")]
+mod heartbeat;
 mod machine;
 mod messages;
 mod meter;
+#[cfg(feature = "product")]
+mod original;
 mod report;
 mod stats;
+#[cfg(feature = "product")]
+mod usage;
 
 /// Measures ours against the naive form and the original's.
 #[derive(Debug, Args)]
@@ -43,7 +53,11 @@ pub(crate) struct Bench {
     #[arg(long, default_value = "5")]
     rounds: NonZeroUsize,
 
-    /// Folder for NAME.svg, and for NAME.jsonl, which grows by a line a run.
+    /// How many runs to work on, where a benchmark has runs; one report for each.
+    #[arg(long, value_delimiter = ',')]
+    runs: Vec<NonZeroU64>,
+
+    /// Folder for charts, NAME.svg or NAME-RUNS.svg, and for NAME.jsonl, which grows by a line a run.
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
 }
@@ -51,20 +65,71 @@ pub(crate) struct Bench {
 /// The benchmarks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Name {
+    Claim,
+    Heartbeat,
     Messages,
 }
 
+/// What a benchmark works on.
+#[cfg_attr(not(feature = "product"), expect(dead_code, reason = "for those that run the product"))]
+struct Ground<'a> {
+    server: &'a postgres::Durable,
+    database: &'a TestDatabase,
+    /// How many runs there are, where there are runs.
+    runs: u64,
+}
+
 impl Name {
+    fn text(self) -> String {
+        self.to_possible_value().map_or(String::new(), |value| value.get_name().into())
+    }
+
     fn question(self) -> &'static str {
         match self {
+            Self::Claim => "How close is a claim to what PostgreSQL can do?",
+            Self::Heartbeat => "What does it cost to say that all runs of a worker are alive?",
             Self::Messages => messages::QUESTION,
         }
     }
 
-    /// Builds what the benchmark needs in `database`.
-    async fn prepare(self, database: &TestDatabase) -> Result<arm::Contest> {
+    /// Says whether it runs the crates of the product.
+    fn needs_product(self) -> bool {
+        matches!(self, Self::Claim | Self::Heartbeat)
+    }
+
+    /// How many runs it works on unless told otherwise, one report for each.
+    fn runs(self) -> &'static [u64] {
         match self {
-            Self::Messages => messages::prepare(database).await,
+            Self::Heartbeat => &[1_000, 10_000, 100_000],
+            Self::Claim => &[100_000],
+            Self::Messages => &[0],
+        }
+    }
+
+    /// Builds what the benchmark needs.
+    async fn prepare(self, ground: &Ground<'_>) -> Result<arm::Contest> {
+        match self {
+            #[cfg(feature = "product")]
+            Self::Claim => claim::prepare(ground).await,
+            #[cfg(feature = "product")]
+            Self::Heartbeat => heartbeat::prepare(ground).await,
+            #[cfg(not(feature = "product"))]
+            Self::Claim | Self::Heartbeat => bail!("{self:?} needs the feature `product` of xtask"),
+            Self::Messages => messages::prepare(ground.database).await,
+        }
+    }
+
+    /// Measures what rounds cannot show, after them.
+    #[cfg_attr(not(feature = "product"), expect(clippy::unused_async, reason = "see the feature"))]
+    async fn witness(self, ground: &Ground<'_>) -> Result<Vec<report::Section>> {
+        match self {
+            #[cfg(feature = "product")]
+            Self::Claim => claim::witness(ground).await,
+            #[cfg(feature = "product")]
+            Self::Heartbeat => heartbeat::witness(ground).await,
+            #[cfg(not(feature = "product"))]
+            Self::Claim | Self::Heartbeat => Ok(Vec::new()),
+            Self::Messages => Ok(Vec::new()),
         }
     }
 }
@@ -76,22 +141,37 @@ impl Bench {
             println!("{}", list());
             return Ok(());
         };
+        if name.needs_product() && !product::MEASURABLE {
+            return product::relaunch_optimised(std::env::args_os().skip(1)).await;
+        }
         let server = postgres::Durable::start().await?;
-        let report = self.measure(name, server.url()).await;
-        self.keep(&report?)
+        let given: Vec<_> = self.runs.iter().map(|runs| runs.get()).collect();
+        for runs in if given.is_empty() { name.runs() } else { &given } {
+            let report = self.measure(name, &server, *runs).await?;
+            self.keep(&report)?;
+        }
+        Ok(())
     }
 
-    async fn measure(&self, name: Name, server_url: &str) -> Result<report::Report> {
-        let database = TestDatabase::create_on(server_url).await?;
-        let mut contest = name.prepare(&database).await?;
+    async fn measure(
+        &self,
+        name: Name,
+        server: &postgres::Durable,
+        runs: u64,
+    ) -> Result<report::Report> {
+        let database = TestDatabase::create_on(server.url()).await?;
+        let ground = Ground { server, database: &database, runs };
+        let mut contest = name.prepare(&ground).await?;
         let (subject, rounds) = arm::alternate(&mut contest, self.rounds).await?;
+        let sections = name.witness(&ground).await?;
         let server = contest.meter.server().await?;
         Ok(report::Report {
-            name: name.to_possible_value().map_or(String::new(), |value| value.get_name().into()),
+            name: name.text(),
             question: name.question(),
             subject,
             rounds: self.rounds,
             arms: report::compare(rounds),
+            sections,
             commit: machine::commit(),
             machine: machine::Machine::read(server),
         })
@@ -102,7 +182,7 @@ impl Bench {
         let folder = workspace::root().join(&self.out);
         let failed = || format!("failed to write to {}: choose another --out", folder.display());
         std::fs::create_dir_all(&folder).with_context(failed)?;
-        let svg = folder.join(format!("{}.svg", report.name));
+        let svg = folder.join(format!("{}.svg", report.chart_name()));
         std::fs::write(&svg, chart::svg(report)?).with_context(failed)?;
         let line = report.json().to_string();
         let jsonl = folder.join(format!("{}.jsonl", report.name));
@@ -122,11 +202,7 @@ fn list() -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     for name in Name::value_variants() {
-        let value = name.to_possible_value();
-        table.add_row([
-            value.map_or(String::new(), |value| value.get_name().to_owned()),
-            name.question().to_owned(),
-        ]);
+        table.add_row([name.text(), name.question().to_owned()]);
     }
     table
 }

@@ -22,12 +22,16 @@ pub(crate) async fn start(provider: Option<Provider>) -> Result<TestServer> {
 ///
 /// It ends when it is dropped, or with this program.
 pub(crate) async fn start_in(data_dir: &Path) -> Result<Server> {
+    start_with(data_dir, Vec::new()).await
+}
+
+async fn start_with(data_dir: &Path, settings: Vec<(String, String)>) -> Result<Server> {
     let options = Options {
         source: Settings::from_env()?.source,
         data_dir: data_dir.to_owned(),
         cache_dir: default_cache_dir(),
         durability: Durability::Full,
-        settings: Vec::new(),
+        settings,
     };
     detached(move || Server::start(&options, &say))
         .await?
@@ -39,14 +43,15 @@ pub(crate) struct Durable {
     url: String,
     /// None when the environment named the server, whose owner answers for it.
     /// INVARIANT: the server is dropped before its folder.
-    _own: Option<(Server, TempDir)>,
+    #[cfg_attr(not(feature = "product"), expect(dead_code, reason = "kept for its end"))]
+    own: Option<(Server, TempDir)>,
 }
 
 impl Durable {
     /// Takes the server of `TEST_DATABASE_URL`, or starts one in a temporary folder.
     pub(crate) async fn start() -> Result<Self> {
         if let Some(url) = Settings::from_env()?.url {
-            return Ok(Self { url, _own: None });
+            return Ok(Self { url, own: None });
         }
         // PostgreSQL does not run as root: its user must reach the data through this folder.
         let folder = tempfile::Builder::new()
@@ -54,14 +59,39 @@ impl Durable {
             .permissions(Permissions::from_mode(0o755))
             .tempdir()
             .context("no folder for the data: let TMPDIR name a disk with room")?;
-        let server = start_in(&folder.path().join("data")).await?;
-        Ok(Self { url: server.url("postgres"), _own: Some((server, folder)) })
+        let server = start_with(&folder.path().join("data"), counting().await?).await?;
+        Ok(Self { url: server.url("postgres"), own: Some((server, folder)) })
     }
 
     /// Returns the URL of the server, for an administrator.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
+
+    /// Returns the folder of the server's programs, or of those found here for a foreign server.
+    #[cfg(feature = "product")]
+    pub(crate) async fn programs(&self) -> Result<PathBuf> {
+        match &self.own {
+            Some((server, _)) => Ok(server.binaries().bin_dir.clone()),
+            None => programs(Settings::from_env()?.source).await,
+        }
+    }
+}
+
+/// Returns the settings by which a server counts its statements, if it has the library for it.
+async fn counting() -> Result<Vec<(String, String)>> {
+    const LIBRARY: &str = "pg_stat_statements";
+    let source = Settings::from_env()?.source;
+    let find = move || musterbeat_embedded::find(&source, &default_cache_dir(), &say);
+    let root = detached(find).await??.bin_dir.join("..");
+    let places = ["lib", "lib/postgresql", "lib64/pgsql"].into_iter();
+    let files = places.flat_map(|place| ["so", "dylib"].map(|end| (place, end)));
+    let has_it = |(place, end)| root.join(place).join(LIBRARY).with_extension(end).exists();
+    if files.into_iter().any(has_it) {
+        return Ok(vec![("shared_preload_libraries".to_owned(), LIBRARY.to_owned())]);
+    }
+    say("pg_stat_statements is not installed: statements are counted by the client alone");
+    Ok(Vec::new())
 }
 
 /// Returns the folder of PostgreSQL's programs from `source`, fetching them where needed.

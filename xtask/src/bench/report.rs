@@ -20,8 +20,19 @@ pub(super) struct Report {
     pub(super) rounds: NonZeroUsize,
     /// INVARIANT: the first is the baseline.
     pub(super) arms: Vec<ArmReport>,
+    /// What rounds cannot show.
+    pub(super) sections: Vec<Section>,
     pub(super) commit: String,
     pub(super) machine: Machine,
+}
+
+/// A table beside that of the arms.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Section {
+    pub(super) title: String,
+    pub(super) columns: Vec<String>,
+    /// A name with its unit, and a value a column.
+    pub(super) rows: Vec<(&'static str, Vec<f64>)>,
 }
 
 /// What was found about one arm.
@@ -73,14 +84,27 @@ fn float(count: u64) -> f64 {
 impl Report {
     /// Returns the report for a reader: counts, then ratios, then times.
     pub(super) fn text(&self) -> String {
-        let Self { name, question, subject, rounds, commit, machine, .. } = self;
+        let Self { name, question, subject, rounds, commit, machine, sections, .. } = self;
         let Subject { unit, count } = subject;
+        let sections: String = sections.iter().map(Section::text).collect();
         format!(
             "{name}: {question}\n{count} {unit}s a round, {rounds} rounds alternately after one \
-             to warm up; median (lowest to highest)\ncommit {commit}; {}\n{}",
+             to warm up; median (lowest to highest)\ncommit {commit}; {}\n{}{sections}",
             machine.text(),
             self.table(),
         )
+    }
+
+    /// Returns what the file of the chart is called: reports of several sizes have one each.
+    pub(super) fn chart_name(&self) -> String {
+        let Subject { unit, count } = self.subject;
+        if unit == "run" { format!("{}-{count}", self.name) } else { self.name.clone() }
+    }
+
+    /// Returns what stands above the chart.
+    pub(super) fn caption(&self) -> String {
+        let Subject { unit, count } = self.subject;
+        format!("{}, {count} {unit}s: speed, baseline = 1", self.name)
     }
 
     fn table(&self) -> Table {
@@ -104,10 +128,15 @@ impl Report {
         table.add_row(std::iter::once("speed".to_owned()).chain(speeds));
         let times = self.arms.iter().map(|arm| spread(arm.milliseconds, " ms", 1));
         table.add_row(std::iter::once("time".to_owned()).chain(times));
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
+        let rates = self.arms.iter().map(|arm| format!("{:.0}", self.rate(arm)));
+        table.add_row(std::iter::once(format!("{}s a second", self.subject.unit)).chain(rates));
+        numbers_to_the_right(&mut table);
         table
+    }
+
+    /// Returns how much of the subject an arm does in a second.
+    fn rate(&self, arm: &ArmReport) -> f64 {
+        float(self.subject.count) / arm.milliseconds.median * 1000.0
     }
 
     fn share(&self, total: f64) -> String {
@@ -125,19 +154,58 @@ impl Report {
             "unit": self.subject.unit,
             "count": self.subject.count,
             "rounds": self.rounds,
-            "arms": self.arms.iter().map(ArmReport::json).collect::<Vec<_>>(),
+            "arms": self.arms.iter().map(|arm| arm.json(self.rate(arm))).collect::<Vec<_>>(),
+            "sections": self.sections.iter().map(Section::json).collect::<Vec<_>>(),
         })
     }
 }
 
-impl ArmReport {
+impl Section {
+    fn text(&self) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_FULL_CONDENSED);
+        table.set_header(std::iter::once(&self.title).chain(&self.columns));
+        for (name, values) in &self.rows {
+            let values = values.iter().map(|value| plain(*value));
+            table.add_row(std::iter::once((*name).to_owned()).chain(values));
+        }
+        numbers_to_the_right(&mut table);
+        format!("\n{table}")
+    }
+
     fn json(&self) -> Value {
+        let Self { title, columns, rows } = self;
+        let rows = rows.iter().map(|(name, values)| ((*name).to_owned(), json!(values)));
+        json!({ "title": title, "columns": columns, "rows": rows.collect::<Map<_, _>>() })
+    }
+}
+
+/// Writes a number with the digits that tell something.
+fn plain(value: f64) -> String {
+    let digits = match value.abs() {
+        _ if value.fract() == 0.0 => 0,
+        size if size < 10.0 => 3,
+        size if size < 1000.0 => 1,
+        _ => 0,
+    };
+    format!("{value:.digits$}")
+}
+
+fn numbers_to_the_right(table: &mut Table) {
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+}
+
+impl ArmReport {
+    fn json(&self, per_second: f64) -> Value {
         let counts = self.counts.iter().map(|(name, count)| ((*name).to_owned(), json!(count)));
         json!({
             "name": self.name,
             "counts": counts.collect::<Map<_, _>>(),
             "speed": summary(self.speed),
             "milliseconds": summary(self.milliseconds),
+            "per_second": per_second,
         })
     }
 }
@@ -181,6 +249,8 @@ pub(super) mod tests {
         assert!(place("statements") < place("speed"));
         assert!(place("speed") < place("time  "));
         assert!(text.contains("4 (0.40)"), "{text}");
+        assert!(text.contains("messages a second"), "{text}");
+        assert!(place("time  ") < place("0.250"));
     }
 
     pub(in super::super) fn report() -> Report {
@@ -190,6 +260,11 @@ pub(super) mod tests {
             subject: Subject { unit: "message", count: 10 },
             rounds: NonZeroUsize::MIN,
             arms: compare(vec![record("slow", &[8], &[4]), record("fast", &[2], &[1])]),
+            sections: vec![Section {
+                title: "beside".into(),
+                columns: vec!["one".into(), "two".into()],
+                rows: vec![("milliseconds", vec![0.25, 12.0])],
+            }],
             commit: "abc-dirty".into(),
             machine: Machine { cores: 2, memory_mib: None, cpu: None, server: "PG".into() },
         }
