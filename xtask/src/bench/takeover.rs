@@ -35,7 +35,8 @@ const LEASE_TTL: Duration = Duration::from_secs(12);
 /// All chats run elsewhere this long after the lease of the dead could have ended, at most.
 const BEYOND_LEASE: Duration = Duration::from_secs(3);
 
-/// A turn lasts 48 to 32 s: longer than a round needs until its kill.
+/// A turn lasts 48 to 32 s, longer than a round needs until its kill; while something else
+/// keeps the cores busy, twice as long.
 const PACE: Duration = Duration::from_secs(2);
 const WORDS_MAX: u64 = 24;
 const WORDS_MIN: u64 = 16;
@@ -220,7 +221,8 @@ impl<'a> Stage<'a> {
         let count = u64::from(self.chats);
         self.bar.set_message(format!("creating {count} chats"));
         let start = Instant::now();
-        let question = move |chat| question(number, chat, count);
+        let words_factor = if kill.busy { 2 } else { 1 };
+        let question = move |chat| question(number, chat, count, words_factor);
         let ids = self.victim.replica.asker().ask_all(count, question).await?;
         let chats = Chats { ids };
         all_owned(&mut self.table, &self.victim, &chats).await?;
@@ -333,8 +335,8 @@ fn settings(capacity: u32, pace: Duration) -> Vec<(&'static str, String)> {
 /// Asks for an answer whose turn is the shorter, the later it is asked.
 ///
 /// So the first turn still lasts when the last has begun, and answers do not end all at once.
-fn question(round: u32, chat: u64, chats: u64) -> String {
-    let words = WORDS_MAX - (WORDS_MAX - WORDS_MIN) * chat / chats;
+fn question(round: u32, chat: u64, chats: u64, words_factor: u64) -> String {
+    let words = words_factor * (WORDS_MAX - (WORDS_MAX - WORDS_MIN) * chat / chats);
     let mut text = format!("round-{round}-chat-{chat}");
     for word in 1..words {
         let _ = write!(text, " word-{word}");
@@ -355,8 +357,8 @@ mod tests {
 
     #[test]
     fn later_turns_are_shorter() {
-        let words = |chat| question(7, chat, 100).split(' ').count() as u64;
+        let words = |chat| question(7, chat, 100, 1).split(' ').count() as u64;
         assert_eq!((words(0), words(50), words(99)), (WORDS_MAX, 20, WORDS_MIN + 1));
-        assert!(question(7, 3, 100).starts_with("round-7-chat-3 word-1 word-2"));
+        assert!(question(7, 3, 100, 2).starts_with("round-7-chat-3 word-1 word-2"));
     }
 }
