@@ -9,30 +9,34 @@ use std::io::Write as _;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
-#[cfg(not(feature = "product"))]
-use anyhow::bail;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use comfy_table::{Table, presets};
 use musterbeat_testkit::TestDatabase;
+use serde_json::{Value, json};
 
 use crate::{postgres, product, workspace};
 
 mod arm;
+mod busy;
 mod chart;
 #[cfg(feature = "product")]
 mod claim;
 #[cfg(feature = "product")]
 mod heartbeat;
+mod idle;
 mod machine;
 mod messages;
 mod meter;
 #[cfg(feature = "product")]
 mod original;
+mod replica;
 mod report;
 mod stats;
+mod takeover;
 #[cfg(feature = "product")]
 mod usage;
+mod wait;
 
 /// Measures ours against the naive form and the original's.
 #[derive(Debug, Args)]
@@ -49,9 +53,12 @@ pub(crate) struct Bench {
     #[arg(long)]
     json: bool,
 
-    /// Rounds that count, after one to warm up.
-    #[arg(long, default_value = "5")]
-    rounds: NonZeroUsize,
+    /// Rounds that count, after one to warm up [default: 5]; kills of `takeover` [default: 20].
+    #[arg(long)]
+    rounds: Option<NonZeroUsize>,
+
+    #[command(flatten)]
+    takeover: takeover::Options,
 
     /// How many runs to work on, where a benchmark has runs; one report for each.
     #[arg(long, value_delimiter = ',')]
@@ -62,12 +69,18 @@ pub(crate) struct Bench {
     out: PathBuf,
 }
 
+/// Rounds of a benchmark with arms, and kills of `takeover`.
+const ROUNDS: NonZeroUsize = NonZeroUsize::new(5).expect("a default is not zero");
+const KILLS: NonZeroUsize = NonZeroUsize::new(20).expect("a default is not zero");
+
 /// The benchmarks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Name {
     Claim,
     Heartbeat,
     Messages,
+    Takeover,
+    Idle,
 }
 
 /// What a benchmark works on.
@@ -89,6 +102,8 @@ impl Name {
             Self::Claim => "How close is a claim to what PostgreSQL can do?",
             Self::Heartbeat => "What does it cost to say that all runs of a worker are alive?",
             Self::Messages => messages::QUESTION,
+            Self::Takeover => takeover::QUESTION,
+            Self::Idle => idle::QUESTION,
         }
     }
 
@@ -102,7 +117,7 @@ impl Name {
         match self {
             Self::Heartbeat => &[1_000, 10_000, 100_000],
             Self::Claim => &[100_000],
-            Self::Messages => &[0],
+            Self::Messages | Self::Takeover | Self::Idle => &[0],
         }
     }
 
@@ -116,6 +131,7 @@ impl Name {
             #[cfg(not(feature = "product"))]
             Self::Claim | Self::Heartbeat => bail!("{self:?} needs the feature `product` of xtask"),
             Self::Messages => messages::prepare(ground.database).await,
+            Self::Takeover | Self::Idle => bail!("{self:?} has no arms"),
         }
     }
 
@@ -129,9 +145,19 @@ impl Name {
             Self::Heartbeat => heartbeat::witness(ground).await,
             #[cfg(not(feature = "product"))]
             Self::Claim | Self::Heartbeat => Ok(Vec::new()),
-            Self::Messages => Ok(Vec::new()),
+            Self::Messages | Self::Takeover | Self::Idle => Ok(Vec::new()),
         }
     }
+}
+
+/// What a benchmark leaves behind.
+struct Output {
+    text: String,
+    json: Value,
+    /// A chart, and its name.
+    svg: Option<(String, String)>,
+    /// What must not have happened.
+    violations: Vec<String>,
 }
 
 impl Bench {
@@ -147,54 +173,94 @@ impl Bench {
         let server = postgres::Durable::start().await?;
         let given: Vec<_> = self.runs.iter().map(|runs| runs.get()).collect();
         for runs in if given.is_empty() { name.runs() } else { &given } {
-            let report = self.measure(name, &server, *runs).await?;
-            self.keep(&report)?;
+            let output = self.measure(name, &server, *runs).await?;
+            self.keep(&name.text(), &output)?;
+            if !output.violations.is_empty() {
+                bail!("this must not happen:\n  {}", output.violations.join("\n  "));
+            }
         }
         Ok(())
     }
 
-    async fn measure(
-        &self,
-        name: Name,
-        server: &postgres::Durable,
-        runs: u64,
-    ) -> Result<report::Report> {
+    async fn measure(&self, name: Name, server: &postgres::Durable, runs: u64) -> Result<Output> {
         let database = TestDatabase::create_on(server.url()).await?;
-        let ground = Ground { server, database: &database, runs };
-        let mut contest = name.prepare(&ground).await?;
-        let (subject, rounds) = arm::alternate(&mut contest, self.rounds).await?;
-        let sections = name.witness(&ground).await?;
+        let logs = workspace::root().join(&self.out).join(format!("{}-logs", name.text()));
+        match name {
+            Name::Takeover => {
+                let kills = u32::try_from(self.rounds.unwrap_or(KILLS).get())?;
+                let found = takeover::run(&database, kills, &self.takeover, logs).await?;
+                let (text, json, svg) = (found.text(), found.json(), (name.text(), found.svg()?));
+                let violations = found.violations();
+                Output { text, json, svg: Some(svg), violations }.headed(name, &database).await
+            }
+            Name::Idle => {
+                let found = idle::run(&database, &self.takeover, logs).await?;
+                let (text, json, violations) = (found.text(), found.json(), found.violations());
+                Output { text, json, svg: None, violations }.headed(name, &database).await
+            }
+            Name::Claim | Name::Heartbeat | Name::Messages => {
+                self.contest(name, &Ground { server, database: &database, runs }).await
+            }
+        }
+    }
+
+    /// Runs the arms of a contest alternately.
+    async fn contest(&self, name: Name, ground: &Ground<'_>) -> Result<Output> {
+        let mut contest = name.prepare(ground).await?;
+        let rounds = self.rounds.unwrap_or(ROUNDS);
+        let (subject, records) = arm::alternate(&mut contest, rounds).await?;
+        let sections = name.witness(ground).await?;
         let server = contest.meter.server().await?;
-        Ok(report::Report {
+        let report = report::Report {
             name: name.text(),
             question: name.question(),
             subject,
-            rounds: self.rounds,
-            arms: report::compare(rounds),
+            rounds,
+            arms: report::compare(records),
             sections,
             commit: machine::commit(),
             machine: machine::Machine::read(server),
-        })
+        };
+        let svg = Some((report.chart_name(), chart::svg(&report)?));
+        Ok(Output { text: report.text(), json: report.json(), svg, violations: Vec::new() })
     }
 
-    /// Prints the report and writes its chart and its line of JSON.
-    fn keep(&self, report: &report::Report) -> Result<()> {
+    /// Prints the output and writes its chart and its line of JSON.
+    fn keep(&self, name: &str, output: &Output) -> Result<()> {
         let folder = workspace::root().join(&self.out);
         let failed = || format!("failed to write to {}: choose another --out", folder.display());
         std::fs::create_dir_all(&folder).with_context(failed)?;
-        let svg = folder.join(format!("{}.svg", report.chart_name()));
-        std::fs::write(&svg, chart::svg(report)?).with_context(failed)?;
-        let line = report.json().to_string();
-        let jsonl = folder.join(format!("{}.jsonl", report.name));
+        let line = output.json.to_string();
+        let jsonl = folder.join(format!("{name}.jsonl"));
         let mut log =
             OpenOptions::new().append(true).create(true).open(&jsonl).with_context(failed)?;
         writeln!(log, "{line}").with_context(failed)?;
-        if self.json {
-            println!("{line}");
-        } else {
-            println!("{}\nchart: {}", report.text(), svg.display());
+        println!("{}", if self.json { &line } else { &output.text });
+        if let Some((name, chart)) = &output.svg {
+            let svg = folder.join(format!("{name}.svg"));
+            std::fs::write(&svg, chart).with_context(failed)?;
+            if !self.json {
+                println!("chart: {}", svg.display());
+            }
         }
         Ok(())
+    }
+}
+
+impl Output {
+    /// Adds what was measured, and on what.
+    async fn headed(self, name: Name, database: &TestDatabase) -> Result<Self> {
+        let server = meter::Meter::connect(database).await?.server().await?;
+        let (commit, machine) = (machine::commit(), machine::Machine::read(server));
+        let (question, on) = (name.question(), machine.text());
+        let text = format!("{}: {question}\ncommit {commit}; {on}\n{}", name.text(), self.text);
+        let at = report::now();
+        let mut json =
+            json!({ "bench": name.text(), "at": at, "commit": commit, "machine": machine.json() });
+        if let (Value::Object(json), Value::Object(found)) = (&mut json, self.json) {
+            json.extend(found);
+        }
+        Ok(Self { text, json, ..self })
     }
 }
 

@@ -145,10 +145,9 @@ impl Report {
 
     /// Returns the report for a program.
     pub(super) fn json(&self) -> Value {
-        let at = OffsetDateTime::now_utc().format(&Rfc3339).ok();
         json!({
             "bench": self.name,
-            "at": at,
+            "at": now(),
             "commit": self.commit,
             "machine": self.machine.json(),
             "unit": self.subject.unit,
@@ -158,6 +157,11 @@ impl Report {
             "sections": self.sections.iter().map(Section::json).collect::<Vec<_>>(),
         })
     }
+}
+
+/// Returns the time as a line of JSON has it.
+pub(super) fn now() -> Option<String> {
+    OffsetDateTime::now_utc().format(&Rfc3339).ok()
 }
 
 impl Section {

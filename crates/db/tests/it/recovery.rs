@@ -269,3 +269,24 @@ async fn interrupt(fixture: &Fixture, run: &musterbeat_core::run::Run) {
     let state = fixture.store.interrupt(run.id, Reach::Everything).await.unwrap().unwrap();
     assert_eq!(state.status, RunStatus::Interrupting);
 }
+
+/// A look passes over all that claims left in the index: a look a run took seconds for a batch.
+#[tokio::test]
+async fn requeue_looks_once_for_the_head_of_the_pending() {
+    let fixture = Fixture::new().await;
+    let worker = fixture.worker(1).await;
+    for id in 0..30 {
+        fixture.chat(id, owner(1)).await;
+    }
+    fixture.claim(worker, 30).await;
+    let mut conn = fixture.pool.begin().await.unwrap();
+    worker_leases::mark_dead(&mut conn, worker).await.unwrap();
+    sqlx::query("set local enable_seqscan = off").execute(&mut *conn).await.unwrap();
+    let scans = "
+        select sum(pg_stat_get_xact_numscans(index.oid))::bigint
+        from unnest(array['runs_pending', 'runs_pending_of_owner']::regclass[]) as index (oid)";
+    let before: i64 = sqlx::query_scalar(scans).fetch_one(&mut *conn).await.unwrap();
+    let requeued = runs::requeue(&mut conn, 100, ATTEMPTS_MAX, None).await.unwrap();
+    let after: i64 = sqlx::query_scalar(scans).fetch_one(&mut *conn).await.unwrap();
+    assert_eq!((requeued.len(), after - before), (30, 1));
+}
