@@ -54,7 +54,8 @@ fn draw(report: &Report, text: &mut String) -> Result<(), Box<dyn std::error::Er
         let spread = vec![(low, middle), (high, middle)];
         chart.draw_series([PathElement::new(spread, BLACK.stroke_width(2))])?;
         let (right, y) = chart.backend_coord(&(high, middle));
-        let value = format!("{:.1}x", speed.median);
+        let digits = if speed.median < 1.0 { 2 } else { 1 };
+        let value = format!("{:.digits$}x", speed.median);
         area.draw(&Text::new(value, (right + 6, y - 8), (FONT, 16)))?;
         area.draw(&Text::new(arm.name, (12, y - 8), (FONT, 16)))?;
     }
@@ -66,18 +67,14 @@ fn draw(report: &Report, text: &mut String) -> Result<(), Box<dyn std::error::Er
 #[derive(Clone, Copy, Debug)]
 enum Scale {
     Linear,
-    /// In powers of ten from this one on, for speeds so far apart that most bars would vanish.
+    /// In powers of ten from this one on, for speeds that would make the baseline's bar vanish.
     Powers(f64),
 }
 
 impl Scale {
     fn of(slowest: f64, fastest: f64) -> Self {
-        const FAR_APART: f64 = 30.0;
-        if fastest < FAR_APART * slowest {
-            Self::Linear
-        } else {
-            Self::Powers((slowest / 2.0).log10().floor())
-        }
+        const FAR: f64 = 30.0;
+        if fastest < FAR { Self::Linear } else { Self::Powers((slowest / 2.0).log10().floor()) }
     }
 
     fn place(self, speed: f64) -> f64 {
@@ -109,7 +106,7 @@ mod tests {
         let scale = Scale::of(1.0, 1000.0);
         assert!((scale.place(100.0) - scale.place(10.0) - 1.0).abs() < 1e-9);
         assert_eq!(scale.label(scale.place(100.0)), "100");
-        assert_eq!(Scale::of(1.0, 4.0).label(2.0), "2.0");
+        assert_eq!(Scale::of(0.01, 4.0).label(2.0), "2.0");
     }
 
     #[test]

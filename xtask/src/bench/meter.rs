@@ -74,6 +74,7 @@ impl Meter {
     }
 
     /// Returns where the WAL ends.
+    #[cfg(feature = "product")]
     pub(super) async fn wal_end(&mut self) -> Result<i64> {
         let query = "select (pg_current_wal_insert_lsn() - '0/0')::bigint";
         let end = sqlx::query_scalar(query).fetch_one(&mut self.conn).await;
@@ -81,6 +82,7 @@ impl Meter {
     }
 
     /// Returns how many bytes lie between two places of the WAL, images of full pages apart.
+    #[cfg(feature = "product")]
     pub(super) async fn wal(&mut self, from: i64, to: i64) -> Result<(u64, u64)> {
         let all = delta(from, to);
         let images = if self.tells_images && all > 0 { self.images(from, to).await? } else { 0 };
