@@ -6,12 +6,14 @@ mod leases;
 mod runs;
 mod tokens;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use musterbeat_core::chat::QUEUE_MAX;
 use musterbeat_core::port::StoreError;
 use sqlx::pool::PoolConnection;
 use sqlx::{PgPool, Postgres};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
@@ -21,10 +23,16 @@ use crate::metrics::POOL_WAIT;
 /// How long the database may be silent within one call: longer than it lets a statement take.
 const ANSWER_TIME: Duration = Duration::from_secs(35);
 
+/// Connections of the pool that only calls about ownership take: a claim, or the recovery of a
+/// dead worker's runs, does not queue behind what ten thousand runs read as they start.
+const RESERVED: u32 = 2;
+
 /// Storage on one PostgreSQL; implements every store port. Clones share the pool.
 #[derive(Clone, Debug)]
 pub struct PgStore {
     pool: PgPool,
+    /// A place for each connection that is not reserved.
+    places: Arc<Semaphore>,
     queue_max: u32,
     answer_time: Duration,
 }
@@ -32,7 +40,9 @@ pub struct PgStore {
 impl PgStore {
     /// Stores on the database of `pool`, whose schema is up to date.
     pub fn new(pool: PgPool) -> Self {
-        Self { pool, queue_max: QUEUE_MAX, answer_time: ANSWER_TIME }
+        let places = pool.options().get_max_connections().saturating_sub(RESERVED).max(1);
+        let places = Arc::new(Semaphore::new(places as usize));
+        Self { pool, places, queue_max: QUEUE_MAX, answer_time: ANSWER_TIME }
     }
 
     /// Sets how many turns may wait in one chat's queue.
@@ -58,9 +68,29 @@ impl PgStore {
 
     async fn call(&self, operation: &'static str) -> Result<Call, StoreError> {
         let asked = Instant::now();
+        let place = timeout(
+            self.pool.options().get_acquire_timeout(),
+            Arc::clone(&self.places).acquire_owned(),
+        );
+        let place = place.await.map_err(|_| failed(operation)(sqlx::Error::PoolTimedOut))?;
+        // Nobody closes the semaphore.
+        self.connected(operation, asked, place.ok()).await
+    }
+
+    /// Begins a call about ownership, which has connections of its own to take.
+    async fn call_of_owner(&self, operation: &'static str) -> Result<Call, StoreError> {
+        self.connected(operation, Instant::now(), None).await
+    }
+
+    async fn connected(
+        &self,
+        operation: &'static str,
+        asked: Instant,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Result<Call, StoreError> {
         let conn = self.pool.acquire().await.map_err(failed(operation));
         metrics::histogram!(POOL_WAIT.name).record(asked.elapsed());
-        Ok(Call { conn: conn?, operation, ended: false })
+        Ok(Call { conn: conn?, operation, ended: false, _place: place })
     }
 }
 
@@ -72,6 +102,8 @@ struct Call {
     conn: PoolConnection<Postgres>,
     operation: &'static str,
     ended: bool,
+    /// Given back after the connection.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Call {

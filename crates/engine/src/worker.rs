@@ -269,6 +269,8 @@ impl Worker {
 
     /// Claims until nothing is ready or nothing is free; returns how long to wait at most.
     async fn claim(&mut self, tenure: &Arc<Tenure>) -> Result<Duration, WentBack> {
+        // A dead replica's ten thousand runs are all claimed before the first reads its prompt.
+        let _closed = self.pool.close_gate().await;
         let mut wait = self.options.poll_interval;
         for index in 0..self.pool.kinds() {
             wait = wait.min(self.claim_kind(tenure, index).await?);

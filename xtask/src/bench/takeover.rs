@@ -35,11 +35,11 @@ const LEASE_TTL: Duration = Duration::from_secs(12);
 /// All chats run elsewhere this long after the lease of the dead could have ended, at most.
 const BEYOND_LEASE: Duration = Duration::from_secs(3);
 
-/// A turn lasts 48 to 32 s, longer than a round needs until its kill; while something else
+/// A turn lasts 36 to 28 s, longer than a round needs until its kill; while something else
 /// keeps the cores busy, twice as long.
 const PACE: Duration = Duration::from_secs(2);
-const WORDS_MAX: u64 = 24;
-const WORDS_MIN: u64 = 16;
+const WORDS_MAX: u64 = 18;
+const WORDS_MIN: u64 = 14;
 
 /// Chats that the bystander holds, and how long it takes for a word of theirs.
 const BYSTANDER_CHATS: u32 = 100;

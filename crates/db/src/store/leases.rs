@@ -18,33 +18,33 @@ const LOCKED_PAUSE: Duration = Duration::from_millis(50);
 #[async_trait]
 impl LeaseStore for PgStore {
     async fn register(&self, lease: &Lease) -> Result<(), StoreError> {
-        let mut call = self.call("register the worker").await?;
+        let mut call = self.call_of_owner("register the worker").await?;
         let registered =
             timeout(self.answer_time, worker_leases::insert(&mut call.conn, lease)).await;
         call.ended(registered)
     }
 
     async fn resign(&self, worker: WorkerId) -> Result<Vec<RunId>, StoreError> {
-        let mut call = self.call("resign the worker's lease").await?;
+        let mut call = self.call_of_owner("resign the worker's lease").await?;
         let resigned = timeout(self.answer_time, resign(&mut call.conn, worker)).await;
         call.ended(resigned)
     }
 
     async fn requeue(&self, attempts_max: u32) -> Result<Vec<Requeued>, StoreError> {
-        let mut call = self.call("requeue the runs of dead workers").await?;
+        let mut call = self.call_of_owner("requeue the runs of dead workers").await?;
         let requeue = runs::requeue(&mut call.conn, REQUEUE_BATCH, attempts_max, None);
         let requeued = timeout(self.answer_time, requeue).await;
         call.ended(requeued)
     }
 
     async fn forget(&self) -> Result<u64, StoreError> {
-        let mut call = self.call("forget dead leases").await?;
+        let mut call = self.call_of_owner("forget dead leases").await?;
         let forgotten = timeout(self.answer_time, worker_leases::forget_all(&mut call.conn)).await;
         call.ended(forgotten)
     }
 
     async fn adopt(&self) -> Result<u64, StoreError> {
-        let mut call = self.call("adopt runs without a lease").await?;
+        let mut call = self.call_of_owner("adopt runs without a lease").await?;
         let adopted = timeout(self.answer_time, worker_leases::adopt(&mut call.conn)).await;
         call.ended(adopted)
     }

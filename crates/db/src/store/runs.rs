@@ -26,7 +26,7 @@ impl RunStore for PgStore {
         limit: u32,
     ) -> Result<Vec<Run>, StoreError> {
         const CLAIM: &str = "claim runs";
-        let mut call = self.call(CLAIM).await?;
+        let mut call = self.call_of_owner(CLAIM).await?;
         let claim = runs::claim(&mut call.conn, worker, kind, limit, None);
         let claimed = timeout(self.answer_time, claim).await;
         let claimed = call.ended(claimed)?;
@@ -39,7 +39,7 @@ impl RunStore for PgStore {
     }
 
     async fn next_ready(&self, kind: &RunKind) -> Result<Option<Duration>, StoreError> {
-        let mut call = self.call("look for the next ready run").await?;
+        let mut call = self.call_of_owner("look for the next ready run").await?;
         let next = timeout(self.answer_time, runs::next_ready(&mut call.conn, kind, None)).await;
         call.ended(next)
     }
@@ -56,7 +56,7 @@ impl RunStore for PgStore {
         runs: &[(RunId, Fence)],
         pause: Duration,
     ) -> Result<Vec<RunId>, StoreError> {
-        let mut call = self.call("release runs").await?;
+        let mut call = self.call_of_owner("release runs").await?;
         let release = runs::release(&mut call.conn, worker, runs, pause, None);
         let released = timeout(self.answer_time, release).await;
         call.ended(released)

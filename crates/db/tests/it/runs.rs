@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use musterbeat_core::id::{Fence, RunId};
-use musterbeat_core::port::{ChatStore, LeaseStore, Reach, RunStore, WriteError};
+use musterbeat_core::port::{By, ChatStore, LeaseStore, Reach, RunStore, WriteError};
 use musterbeat_core::run::{RunEnd, RunKind, RunStatus};
 use musterbeat_db::worker_leases;
 use musterbeat_testkit::eventually;
 use sqlx::AssertSqlSafe;
 
-use crate::setup::{Fixture, PATIENCE, owner};
+use crate::setup::{Fixture, PATIENCE, owner, send};
 
 #[tokio::test]
 async fn claim_goes_round_by_round_between_owners() {
@@ -102,6 +102,29 @@ async fn claim_takes_no_more_than_its_limit_on_stale_statistics() {
     let fixture = fixture.reconnected().await;
     assert_eq!(fixture.claim(worker, 1).await.len(), 1);
     assert_eq!(fixture.claim(worker, 5).await.len(), 5);
+}
+
+/// Ten thousand runs that start read more than the pool can answer at once.
+#[tokio::test]
+async fn claim_does_not_queue_behind_what_runs_read() {
+    let fixture = Fixture::new().await;
+    let worker = fixture.worker(1).await;
+    let chats = [fixture.chat(0, owner(1)).await, fixture.chat(1, owner(1)).await];
+    let held = fixture.lock(chats[0]).await;
+    let stuck: Vec<_> = (0..20)
+        .map(|_| {
+            let store = fixture.store.clone();
+            let anybody = By::User(Reach::Everything);
+            tokio::spawn(async move { store.apply(chats[0], anybody, send("again")).await })
+        })
+        .collect();
+    fixture.somebody_waits_for_a_lock().await;
+    let claim = tokio::time::timeout(Duration::from_secs(2), fixture.claim(worker, 2)).await;
+    assert_eq!(claim.expect("the claim queues").len(), 1, "the other is locked");
+    held.rollback().await.unwrap();
+    for stuck in stuck {
+        stuck.await.unwrap().unwrap();
+    }
 }
 
 #[tokio::test]

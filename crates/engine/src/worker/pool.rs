@@ -8,6 +8,7 @@ use musterbeat_core::id::{Fence, RunId};
 use musterbeat_core::port::{RunContext, RunStore, Runner, StoreError, Topic, WriteError};
 use musterbeat_core::roster::Entered;
 use musterbeat_core::run::{Outcome, Run, RunEnd, RunKind, StopCause};
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,8 @@ pub(super) struct Pool {
     /// INVARIANT: has each task of `joins`.
     owned: BTreeMap<Id, Owned>,
     joins: JoinSet<()>,
+    /// Closed while claims go on: what runs read first would hold up the claims of the rest.
+    gate: Arc<RwLock<()>>,
     parts: PartStreams,
     ports: Ports,
     shutdown: Shutdown,
@@ -86,6 +89,7 @@ impl Pool {
             tasks: BTreeMap::new(),
             owned: BTreeMap::new(),
             joins: JoinSet::new(),
+            gate: Arc::default(),
             parts,
             ports,
             shutdown,
@@ -134,6 +138,11 @@ impl Pool {
         runners.collect()
     }
 
+    /// Keeps what is started waiting until the guard is dropped.
+    pub(super) async fn close_gate(&self) -> OwnedRwLockWriteGuard<()> {
+        Arc::clone(&self.gate).write_owned().await
+    }
+
     /// Starts what a claim returned.
     pub(super) fn start(
         &mut self,
@@ -160,12 +169,14 @@ impl Pool {
         let context = Context::new(&run, stop, Arc::clone(tenure), parts, self.shutdown.clone());
         let runner = Arc::clone(&self.kinds[index].runner);
         let (ports, ended) = (self.ports.clone(), CancellationToken::new());
+        let gate = Arc::clone(&self.gate);
         let guard = ended.clone().drop_guard();
         let abort = self.joins.spawn(async move {
             let _ended = guard;
             if let Some(former) = former {
                 former.end().await;
             }
+            drop(gate.read().await);
             work(run, &Arc::new(context), &*runner, &ports).await;
         });
         let owned = Owned { run: id, fence, index, tenure: Arc::clone(tenure) };
