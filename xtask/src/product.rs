@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 
 use anyhow::Result;
 
-use crate::workspace;
+use crate::{postgres, workspace};
 
 /// Whether this very program is linked with the product.
 pub(crate) const LINKED: bool = cfg!(feature = "product");
@@ -24,6 +24,7 @@ pub(crate) async fn relaunch<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>)
 pub(crate) async fn relaunch_optimised<S: AsRef<OsStr>>(
     args: impl IntoIterator<Item = S>,
 ) -> Result<()> {
+    postgres::say("building the product, optimised: minutes the first time");
     relaunch_as(&["--release"], args).await
 }
 
