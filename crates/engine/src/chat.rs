@@ -5,12 +5,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use musterbeat_core::chat::{ANSWER_MESSAGES_MAX, Applied, Event, NewChat};
 use musterbeat_core::id::{ChatId, RunId};
-use musterbeat_core::message::NewMessage;
+use musterbeat_core::message::{Message, NewMessage};
 use musterbeat_core::port::{
     ApplyError, By, ChatRunner, ChatStore, ChatTurn, Publish, RunContext, Runner, StoreError,
     Topic, TurnEnd,
 };
 use musterbeat_core::run::{Outcome, Run, RunKind, RunStatus, StopCause, Token};
+use tokio::sync::Semaphore;
 
 use crate::context::allows_writes;
 use crate::panic::caught;
@@ -74,16 +75,23 @@ impl Chats {
     }
 }
 
+/// Prompts read at once.
+///
+/// Each claim starts a hundred turns, and the next one must not wait behind their prompts: so
+/// these leave most of the connections to others.
+const PROMPTS_AT_ONCE: usize = 4;
+
 /// Takes the runs of chats: turn by turn it asks a [`ChatRunner`] and stores its answer.
 pub struct ChatRuns {
     chats: Chats,
     runner: Arc<dyn ChatRunner>,
+    prompts: Semaphore,
 }
 
 impl ChatRuns {
     /// Answers `chats` with `runner`.
     pub fn new(chats: Chats, runner: Arc<dyn ChatRunner>) -> Self {
-        Self { chats, runner }
+        Self { chats, runner, prompts: Semaphore::new(PROMPTS_AT_ONCE) }
     }
 
     /// Answers one turn; `None` when the run is to go back to the others.
@@ -128,15 +136,23 @@ impl ChatRuns {
     }
 
     async fn prepared(&self, run: &Run, chat: ChatId) -> Result<ChatTurn, StoreError> {
-        let mut retry = Retry::new();
-        let prompt = loop {
-            match self.chats.store.prompt(chat).await {
-                Ok(prompt) => break prompt,
-                Err(error) => retry.wait(error).await?,
-            }
-        };
+        let prompt = self.prompt(chat).await?;
         let model = prompt.iter().rev().find_map(|message| message.model.clone());
         Ok(ChatTurn { chat, owner: run.owner, model, prompt })
+    }
+
+    async fn prompt(&self, chat: ChatId) -> Result<Vec<Message>, StoreError> {
+        let mut retry = Retry::new();
+        loop {
+            // Not held while it waits to try again: others may have more luck.
+            let permit = self.prompts.acquire().await.expect("nobody closes the semaphore");
+            let read = self.chats.store.prompt(chat).await;
+            drop(permit);
+            match read {
+                Ok(prompt) => return Ok(prompt),
+                Err(error) => retry.wait(error).await?,
+            }
+        }
     }
 }
 
