@@ -358,7 +358,10 @@ mod tests {
     #[test]
     fn later_turns_are_shorter() {
         let words = |chat| question(7, chat, 100, 1).split(' ').count() as u64;
-        assert_eq!((words(0), words(50), words(99)), (WORDS_MAX, WORDS_MAX.midpoint(WORDS_MIN), WORDS_MIN + 1));
+        assert_eq!(
+            (words(0), words(50), words(99)),
+            (WORDS_MAX, WORDS_MAX.midpoint(WORDS_MIN), WORDS_MIN + 1)
+        );
         assert!(question(7, 3, 100, 2).starts_with("round-7-chat-3 word-1 word-2"));
     }
 }
