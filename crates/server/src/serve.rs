@@ -153,6 +153,8 @@ impl Server {
     /// Says what did not end well; the rest was ended all the same.
     pub async fn ended(mut self) -> anyhow::Result<()> {
         let whole = tokio::select! {
+            // Asked to end, parts end quickly, perhaps before this looks.
+            biased;
             () = self.shutdown.requested() => Ok(()),
             () = self.database.lost() => {
                 Err(anyhow!("the own PostgreSQL ended by itself; `postgres.log` in the data folder says why"))
