@@ -1,8 +1,8 @@
 //! A replica in a process of its own.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Lines};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -26,6 +26,8 @@ pub(crate) fn musterbeat(folder: &Path) -> Command {
 /// A server that listens; killed when dropped.
 pub(crate) struct Replica {
     child: Child,
+    /// Open to its end: a server that prints to nobody panics.
+    stdout: Lines<BufReader<ChildStdout>>,
     pub(crate) client: Client,
     pub(crate) token: Option<String>,
 }
@@ -33,14 +35,14 @@ pub(crate) struct Replica {
 impl Replica {
     /// Starts `command` and waits until it announces itself.
     pub(crate) fn start(command: &mut Command) -> Self {
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
         // In place before anything can panic, so that the process never outlives its test.
-        let mut replica = Self { child, client: Client::new(String::new(), None), token: None };
-        let stdout = replica.child.stdout.take().unwrap();
-        let mut lines = BufReader::new(stdout).lines().map(Result::unwrap);
+        let nobody = Client::new(String::new(), None);
+        let mut replica = Self { child, stdout, client: nobody, token: None };
         // A token is shown by a first start without `--dev` only; the API comes after it.
-        let announced: Vec<String> =
-            lines.by_ref().take_while(|line| !line.contains("  API ")).collect();
+        let lines = replica.stdout.by_ref().map(Result::unwrap);
+        let announced: Vec<String> = lines.take_while(|line| !line.contains("  API ")).collect();
         let after = |word: &str| {
             let told = announced.iter().find_map(|line| line.split_once(word));
             told.map(|(_, rest)| rest.trim().to_owned())
