@@ -232,6 +232,11 @@ pub enum StopCause {
 }
 
 impl StopCause {
+    /// Says whether a run that stops for this cause may still write its end.
+    pub const fn allows_writes(self) -> bool {
+        matches!(self, Self::Interrupted | Self::Shutdown)
+    }
+
     /// Returns the word that logs and metrics use.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -13,7 +13,6 @@ use musterbeat_core::port::{
 use musterbeat_core::run::{Outcome, Run, RunKind, RunStatus, StopCause, Token};
 use tokio::sync::Semaphore;
 
-use crate::context::allows_writes;
 use crate::panic::caught;
 use crate::retry::Retry;
 
@@ -56,7 +55,7 @@ impl Chats {
     ) -> Result<Applied, ApplyError> {
         let mut retry = Retry::new();
         loop {
-            if !context.stop_cause().is_none_or(allows_writes) {
+            if !context.stop_cause().is_none_or(StopCause::allows_writes) {
                 return Err(ApplyError::Fenced);
             }
             match self.apply(chat, By::Owner(token), event.clone()).await {

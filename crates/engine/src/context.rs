@@ -29,7 +29,7 @@ impl Stop {
         self.0.send_if_modified(|stop| {
             let moves = match *stop {
                 None => true,
-                Some(before) => allows_writes(before) && !allows_writes(cause),
+                Some(before) => before.allows_writes() && !cause.allows_writes(),
             };
             if moves {
                 *stop = Some(cause);
@@ -41,11 +41,6 @@ impl Stop {
     fn cause(&self) -> Option<StopCause> {
         *self.0.borrow()
     }
-}
-
-/// Says whether a run that stops for this cause may still write its end.
-pub(crate) const fn allows_writes(cause: StopCause) -> bool {
-    matches!(cause, StopCause::Interrupted | StopCause::Shutdown)
 }
 
 /// One run as its worker holds it: why it should stop, what it writes next, where its parts go.
@@ -90,7 +85,7 @@ impl RunContext for Context {
 
     fn stop_cause(&self) -> Option<StopCause> {
         match self.stop.cause() {
-            Some(cause) if !allows_writes(cause) => Some(cause),
+            Some(cause) if !cause.allows_writes() => Some(cause),
             _ if !self.tenure.is_believed() => Some(StopCause::Fenced),
             cause => cause,
         }

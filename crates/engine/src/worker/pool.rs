@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::tenure::Tenure;
 use super::{Ports, STOP_TIMEOUT, Serving};
-use crate::context::{Context, Stop, allows_writes};
+use crate::context::{Context, Stop};
 use crate::metrics::{
     CLAIM_FAILURES, CLAIMS, RUNS_CLAIMED, RUNS_ENDED, RUNS_OWNED, WRITES_GIVEN_UP,
 };
@@ -247,7 +247,7 @@ impl Task {
 
 /// Has one run worked on and writes its end.
 async fn work(run: Run, context: &Arc<Context>, runner: &dyn Runner, ports: &Ports) {
-    let outcome = if context.stop_cause().is_none_or(allows_writes) {
+    let outcome = if context.stop_cause().is_none_or(StopCause::allows_writes) {
         let shared: Arc<dyn RunContext> = Arc::clone(context) as _;
         caught(runner.run(run.clone(), shared)).await.unwrap_or_else(Outcome::Failed)
     } else {
@@ -292,7 +292,7 @@ async fn finish(
     runs: &dyn RunStore,
 ) -> Result<(), StoreError> {
     let mut retry = Retry::new();
-    while context.stop_cause().is_none_or(allows_writes) {
+    while context.stop_cause().is_none_or(StopCause::allows_writes) {
         match runs.finish(run, end.clone()).await {
             Ok(()) | Err(WriteError::Fenced) => break,
             Err(WriteError::Store(error)) => retry.wait(error).await?,
@@ -307,7 +307,7 @@ async fn release(run: &Run, context: &Context, ports: &Ports) -> Result<(), Stor
     let pause = if asked { Duration::ZERO } else { RELEASE_PAUSE };
     let pause = pause.mul_f64(1.0 + rand::random::<f64>());
     let mut retry = Retry::new();
-    while context.stop_cause().is_none_or(allows_writes) {
+    while context.stop_cause().is_none_or(StopCause::allows_writes) {
         let named = [(run.id, run.token.fence)];
         match ports.runs.release(run.token.worker, &named, pause).await {
             Ok(released) => {
