@@ -53,7 +53,7 @@ impl Chats {
         event: Event,
         context: &dyn RunContext,
     ) -> Result<Applied, ApplyError> {
-        let mut retry = Retry::new();
+        let mut retry = Retry::new(context);
         loop {
             if !context.stop_cause().is_none_or(StopCause::allows_writes) {
                 return Err(ApplyError::Fenced);
@@ -104,7 +104,7 @@ impl ChatRuns {
             // Claimed only to finish an interrupt: nothing of an answer is left.
             return Ok(Some(Event::FinishTurn { answer: vec![], draining: context.is_draining() }));
         }
-        let turn = self.prepared(run, chat).await?;
+        let turn = self.prepared(run, chat, &**context).await?;
         let model = turn.model.clone();
         let ended = caught(self.runner.turn(turn, Arc::clone(context))).await;
         Ok(match ended {
@@ -134,14 +134,23 @@ impl ChatRuns {
         })
     }
 
-    async fn prepared(&self, run: &Run, chat: ChatId) -> Result<ChatTurn, StoreError> {
-        let prompt = self.prompt(chat).await?;
+    async fn prepared(
+        &self,
+        run: &Run,
+        chat: ChatId,
+        context: &dyn RunContext,
+    ) -> Result<ChatTurn, StoreError> {
+        let prompt = self.prompt(chat, context).await?;
         let model = prompt.iter().rev().find_map(|message| message.model.clone());
         Ok(ChatTurn { chat, owner: run.owner, model, prompt })
     }
 
-    async fn prompt(&self, chat: ChatId) -> Result<Vec<Message>, StoreError> {
-        let mut retry = Retry::new();
+    async fn prompt(
+        &self,
+        chat: ChatId,
+        context: &dyn RunContext,
+    ) -> Result<Vec<Message>, StoreError> {
+        let mut retry = Retry::new(context);
         loop {
             // Not held while it waits to try again: others may have more luck.
             let permit = self.prompts.acquire().await.expect("nobody closes the semaphore");

@@ -85,14 +85,20 @@ async fn write_whose_answer_is_lost_is_sent_again_under_the_same_step() {
     assert_eq!(store.writes(), ["step 0: answer one"; 3]);
 }
 
+/// Storage that is only slow costs no turn: the run is kept for as long as its lease.
 #[tokio::test(start_paused = true)]
-async fn storage_that_stays_away_hands_the_run_back() {
+async fn storage_that_stays_away_is_asked_until_the_lease_has_passed() {
     let store = Store::answering((0..1_000).map(|_| Err(ApplyError::Store(unavailable()))));
     let began = tokio::time::Instant::now();
-    let outcome = work(&store, false, context(None), vec![answer("one")]).await;
+    let mut context = MockRunContext::new();
+    context.expect_is_draining().return_const(false);
+    context.expect_ending().return_const(());
+    let lapses = move || (began.elapsed() >= Duration::from_secs(60)).then_some(StopCause::Fenced);
+    context.expect_stop_cause().returning(lapses);
+    let outcome = work(&store, false, context, vec![answer("one")]).await;
     assert_eq!(outcome, Outcome::GivenBack);
-    assert!(store.writes().len() > 1);
-    assert!(began.elapsed() <= Duration::from_secs(10), "it is given up in time");
+    assert!(store.writes().len() > 30, "it goes on asking");
+    assert!(began.elapsed() <= Duration::from_secs(62), "and ends with its lease");
 }
 
 /// What storage refuses it would refuse again, and a model would be asked each time.

@@ -291,7 +291,7 @@ async fn finish(
     context: &Context,
     runs: &dyn RunStore,
 ) -> Result<(), StoreError> {
-    let mut retry = Retry::new();
+    let mut retry = Retry::new(context);
     while context.stop_cause().is_none_or(StopCause::allows_writes) {
         match runs.finish(run, end.clone()).await {
             Ok(()) | Err(WriteError::Fenced) => break,
@@ -306,7 +306,7 @@ async fn release(run: &Run, context: &Context, ports: &Ports) -> Result<(), Stor
     let asked = context.stop_cause().is_some();
     let pause = if asked { Duration::ZERO } else { RELEASE_PAUSE };
     let pause = pause.mul_f64(1.0 + rand::random::<f64>());
-    let mut retry = Retry::new();
+    let mut retry = Retry::new(context);
     while context.stop_cause().is_none_or(StopCause::allows_writes) {
         let named = [(run.id, run.token.fence)];
         match ports.runs.release(run.token.worker, &named, pause).await {
