@@ -93,7 +93,7 @@ async fn storage_that_stays_away_is_asked_until_the_lease_has_passed() {
     let mut context = MockRunContext::new();
     context.expect_is_draining().return_const(false);
     context.expect_ending().return_const(());
-    let lapses = move || (began.elapsed() >= Duration::from_secs(60)).then_some(StopCause::Fenced);
+    let lapses = move || (began.elapsed() >= Duration::from_mins(1)).then_some(StopCause::Fenced);
     context.expect_stop_cause().returning(lapses);
     let outcome = work(&store, false, context, vec![answer("one")]).await;
     assert_eq!(outcome, Outcome::GivenBack);
