@@ -51,9 +51,14 @@ impl TestDatabase {
 
     /// Creates a database without any table, on the server of this process.
     pub async fn empty() -> Result<Self> {
+        Self::empty_in("UTF8").await
+    }
+
+    /// Creates a database without any table in an encoding of PostgreSQL, such as `SQL_ASCII`.
+    pub async fn empty_in(encoding: &str) -> Result<Self> {
         let admin = Admin::new(TestServer::shared().await?.url())?;
         let database = Self::named(admin);
-        database.admin.execute(&admin::create_empty(&database.name)).await?;
+        database.admin.execute(&admin::create_empty(&database.name, encoding)).await?;
         Ok(database)
     }
 

@@ -26,6 +26,8 @@
 //! | `MUSTERBEAT_TEST_PROVIDER` | `url`, `docker` or `embedded`, and no other |
 //! | `PG_IMAGE` | the image for Docker, `postgres:18` unless set |
 //! | `MUSTERBEAT_POSTGRES` | the programs for an embedded server, as [`Source`] reads them |
+//! | `MUSTERBEAT_TEST_WHEEL`, `MUSTERBEAT_TEST_PGBOUNCER` | `required` where tests that need PostgreSQL 18 from PyPI, or a PgBouncer, must not be left out |
+//! | `MUSTERBEAT_TEST_PGBOUNCER` | `required`: without PgBouncer its tests fail instead of being left out |
 //!
 //! [`Source`]: musterbeat_embedded::Source
 
@@ -33,12 +35,14 @@ mod crash;
 mod database;
 mod fingerprint;
 pub mod image;
+mod pgbouncer;
 mod provider;
 mod proxy;
 mod wait;
 
 pub use crash::crash;
 pub use database::TestDatabase;
+pub use pgbouncer::PgBouncer;
 pub use provider::{ImageName, Provider, Settings, TestServer};
 pub use proxy::{BlackHole, FaultProxy};
 pub use wait::eventually;

@@ -9,13 +9,19 @@ mod owner;
 mod ready;
 mod settings;
 
-use std::fmt;
+use std::io::Write as _;
+use std::{env, fmt};
 
 use anyhow::{Context, Result, bail};
+use musterbeat_embedded::Source;
 use tokio::sync::OnceCell;
 
+pub(crate) use heir::Heir;
 use keeper::{Found, Kept};
 pub use settings::{ImageName, Provider, Settings};
+
+/// Says whether tests must find PostgreSQL 18 on `PyPI`.
+const WHEEL: &str = "MUSTERBEAT_TEST_WHEEL";
 
 /// A running server, stopped when it is dropped unless it was given by URL.
 #[derive(Debug)]
@@ -55,6 +61,31 @@ impl TestServer {
              MUSTERBEAT_TEST_PROVIDER name a provider that is there",
             absent.join("; ")
         )
+    }
+
+    /// Starts PostgreSQL 18 with `parameters` of its own, from the wheel on `PyPI` or its copy here.
+    ///
+    /// Where it cannot be had, a line on stderr says that the test which asks is not run.
+    ///
+    /// # Errors
+    /// When it cannot be had and `MUSTERBEAT_TEST_WHEEL` is `required`.
+    pub async fn newest(parameters: &[(&str, &str)]) -> Result<Option<Self>> {
+        let parameters =
+            parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let settings = Settings {
+            provider: Some(Provider::Embedded),
+            source: Source::Wheel,
+            parameters: parameters.collect(),
+            ..Settings::from_env()?
+        };
+        match Self::start_with(settings).await {
+            Ok(server) => Ok(Some(server)),
+            Err(error) if env::var(WHEEL).as_deref() == Ok("required") => Err(error),
+            Err(error) => {
+                not_run("PostgreSQL 18", &format!("{error:#}"));
+                Ok(None)
+            }
+        }
     }
 
     /// Returns the server of this process, started by whoever asks first.
@@ -106,8 +137,12 @@ async fn start(provider: Provider, settings: &Settings) -> Result<Attempt> {
     let settings = settings.clone();
     let found = match provider {
         Provider::Url => return given::find(settings.url.as_deref()).await.map(Attempt::Started),
-        Provider::Docker => keeper::start(move || docker::start(&settings.image)).await?,
-        Provider::Embedded => keeper::start(|| embedded::start(settings.source)).await?,
+        Provider::Docker => {
+            keeper::start(move || docker::start(&settings.image, &settings.parameters)).await?
+        }
+        Provider::Embedded => {
+            keeper::start(move || embedded::start(settings.source, settings.parameters)).await?
+        }
     };
     let kept = match found {
         Found::Running(kept) => kept,
@@ -120,4 +155,12 @@ async fn start(provider: Provider, settings: &Settings) -> Result<Attempt> {
 
 fn say(line: &str) {
     eprintln!("testkit: {line}");
+}
+
+/// Says loudly that the test which asks is not run, since `what` is not here.
+pub(crate) fn not_run(what: &str, why: &str) {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    // Not by `eprintln!`, which the harness keeps to itself when a test passes.
+    let line = format!("testkit: NOT RUN: {test}, which needs {what}: {why}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }

@@ -56,10 +56,10 @@ impl Admin {
 }
 
 /// Returns the statement that makes an empty database, the same on every server.
-pub(super) fn create_empty(name: &str) -> String {
+pub(super) fn create_empty(name: &str, encoding: &str) -> String {
     format!(
         "create database {name} template template0 \
-         encoding 'UTF8' locale_provider libc locale 'C'"
+         encoding '{encoding}' locale_provider libc locale 'C'"
     )
 }
 

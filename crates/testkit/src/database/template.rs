@@ -55,7 +55,7 @@ pub(super) async fn build(admin: &Admin, template: &str) -> Result<()> {
 async fn build_alone(admin: &Admin, conn: &mut PgConnection, template: &str) -> Result<()> {
     drop_partial(conn).await?;
     let partial = format!("mb_partial_{}", uuid::Uuid::now_v7().simple());
-    execute(conn, &admin::create_empty(&partial)).await?;
+    execute(conn, &admin::create_empty(&partial, "UTF8")).await?;
     migrate(admin, &partial).await?;
     execute(conn, &format!("alter database {partial} allow_connections false")).await?;
     match rename(conn, &partial, template).await {

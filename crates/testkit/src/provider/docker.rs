@@ -68,8 +68,8 @@ const ARGUMENTS: &[&str] = &[
     "max_wal_size=256MB",
 ];
 
-/// Starts `image` in a container, if Docker is here.
-pub(super) fn start(image: &ImageName) -> Result<Found> {
+/// Starts `image` in a container, if Docker is here, with `parameters` over those of tests.
+pub(super) fn start(image: &ImageName, parameters: &[(String, String)]) -> Result<Found> {
     // With a thread of its own, connections to the engine go on between two calls.
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -85,7 +85,7 @@ pub(super) fn start(image: &ImageName) -> Result<Found> {
     let (container, url, origin) = runtime.block_on(async {
         sweep(&docker).await;
         let image = image::find(&docker, image).await?;
-        run(&image).await
+        run(&image, parameters).await
     })?;
     let contained = Contained { runtime, container, url, origin, _heir: heir };
     Ok(Found::Running(Kept::new(contained)))
@@ -136,7 +136,10 @@ async fn connect() -> Result<Result<Docker, String>> {
     }
 }
 
-async fn run(image: &ImageName) -> Result<(ContainerAsync<GenericImage>, String, String)> {
+async fn run(
+    image: &ImageName,
+    parameters: &[(String, String)],
+) -> Result<(ContainerAsync<GenericImage>, String, String)> {
     // The port is open to the network, so that a remote engine works: hence a password.
     let password = Uuid::now_v7().simple().to_string();
     let failed = || {
@@ -153,7 +156,7 @@ async fn run(image: &ImageName) -> Result<(ContainerAsync<GenericImage>, String,
         .with_mount(Mount::tmpfs_mount(MEMORY))
         .with_env_var("PGDATA", format!("{MEMORY}/data"))
         .with_startup_timeout(STARTUP_TIMEOUT)
-        .with_cmd(ARGUMENTS.iter().copied())
+        .with_cmd(arguments(parameters))
         .start()
         .await
         .with_context(failed)?;
@@ -163,6 +166,11 @@ async fn run(image: &ImageName) -> Result<(ContainerAsync<GenericImage>, String,
     let url = format!("postgres://postgres:{password}@{host}:{port}/postgres?sslmode=disable");
     let origin = format!("Docker, image {image}, at {host}:{port}");
     Ok((container, url, origin))
+}
+
+fn arguments(parameters: &[(String, String)]) -> Vec<String> {
+    let further = parameters.iter().map(|(name, value)| format!("--{name}={value}"));
+    ARGUMENTS.iter().map(|argument| (*argument).to_owned()).chain(further).collect()
 }
 
 /// Removes the containers of owners that have ended; says so if it cannot.

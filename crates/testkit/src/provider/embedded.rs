@@ -26,8 +26,8 @@ const INHERIT: &str = r#"
     rm -rf "$2" && rm -f "$2.lock"
 "#;
 
-/// Starts a server from `source`.
-pub(super) fn start(source: Source) -> Result<Found> {
+/// Starts a server from `source`, with `parameters` over its own.
+pub(super) fn start(source: Source, parameters: Vec<(String, String)>) -> Result<Found> {
     let folder = Scratch::new(&scratch_root())
         .context("no folder for the data of the test server: let TMPDIR name a folder with room")?;
     let options = Options {
@@ -38,7 +38,9 @@ pub(super) fn start(source: Source) -> Result<Found> {
         // The log of changes may lie in memory.
         settings: [("max_connections", "500"), ("max_wal_size", "256MB")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .to_vec(),
+            .into_iter()
+            .chain(parameters)
+            .collect(),
     };
     let server = Server::start(&options, &say)
         .context("no embedded PostgreSQL: MUSTERBEAT_POSTGRES says where its programs are")?;

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 /// A shell that waits to clean up; dropping it means that nothing is left to clean.
 #[derive(Debug)]
-pub(super) struct Heir {
+pub(crate) struct Heir {
     child: Child,
 }
 
@@ -16,7 +16,7 @@ impl Heir {
     /// Prepares to run `script`, with `args` as `$1` and so on, once this process has ended.
     ///
     /// `None` where there is no shell: then the next start sweeps.
-    pub(super) fn appoint(script: &str, args: &[&str]) -> Option<Self> {
+    pub(crate) fn appoint(script: &str, args: &[&str]) -> Option<Self> {
         let child = Command::new("/bin/sh")
             .arg("-c")
             .arg(format!("read -r _; {script}"))

@@ -94,6 +94,8 @@ pub struct Settings {
     pub image: ImageName,
     /// The programs for an embedded server.
     pub source: Source,
+    /// Parameters of a server that is started, over those that tests need.
+    pub parameters: Vec<(String, String)>,
 }
 
 impl Settings {
@@ -113,6 +115,7 @@ impl Settings {
             url: get("TEST_DATABASE_URL"),
             image: image.parse().context("PG_IMAGE cannot be read")?,
             source: source.parse().context("MUSTERBEAT_POSTGRES cannot be read")?,
+            parameters: vec![],
         };
         if settings.provider == Some(Provider::Url) && settings.url.is_none() {
             bail!("MUSTERBEAT_TEST_PROVIDER=url needs a server: set TEST_DATABASE_URL");
