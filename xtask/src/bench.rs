@@ -28,8 +28,10 @@ mod idle;
 mod machine;
 mod messages;
 mod meter;
+mod notify;
 #[cfg(feature = "product")]
 mod original;
+mod quiet;
 mod replica;
 mod report;
 mod stats;
@@ -37,6 +39,8 @@ mod takeover;
 #[cfg(feature = "product")]
 mod usage;
 mod wait;
+#[cfg(feature = "product")]
+mod wake;
 
 /// Measures ours against the naive form and the original's.
 #[derive(Debug, Args)]
@@ -53,12 +57,21 @@ pub(crate) struct Bench {
     #[arg(long)]
     json: bool,
 
-    /// Rounds that count, after one to warm up [default: 5]; kills of `takeover` [default: 20].
+    /// Print tables as Markdown has them.
+    #[arg(long, conflicts_with = "json")]
+    markdown: bool,
+
+    /// Rounds that count, after one to warm up [default: 5]; kills of `takeover` [default: 20];
+    /// samples of `wake` [default: 300].
     #[arg(long)]
     rounds: Option<NonZeroUsize>,
 
     #[command(flatten)]
     takeover: takeover::Options,
+
+    /// Parts of `notify` to measure; all of them unless told otherwise.
+    #[arg(long = "part", value_enum, value_delimiter = ',')]
+    parts: Vec<notify::Part>,
 
     /// How many runs to work on, where a benchmark has runs; one report for each.
     #[arg(long, value_delimiter = ',')]
@@ -72,6 +85,8 @@ pub(crate) struct Bench {
 /// Rounds of a benchmark with arms, and kills of `takeover`.
 const ROUNDS: NonZeroUsize = NonZeroUsize::new(5).expect("a default is not zero");
 const KILLS: NonZeroUsize = NonZeroUsize::new(20).expect("a default is not zero");
+#[cfg(feature = "product")]
+const SAMPLES: NonZeroUsize = NonZeroUsize::new(300).expect("a default is not zero");
 
 /// The benchmarks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -81,6 +96,9 @@ enum Name {
     Messages,
     Takeover,
     Idle,
+    Notify,
+    Wake,
+    Quiet,
 }
 
 /// What a benchmark works on.
@@ -104,12 +122,17 @@ impl Name {
             Self::Messages => messages::QUESTION,
             Self::Takeover => takeover::QUESTION,
             Self::Idle => idle::QUESTION,
+            Self::Notify => notify::QUESTION,
+            Self::Wake => {
+                "How soon does a chat start on another replica than the one it is posted on?"
+            }
+            Self::Quiet => quiet::QUESTION,
         }
     }
 
     /// Says whether it runs the crates of the product.
     fn needs_product(self) -> bool {
-        matches!(self, Self::Claim | Self::Heartbeat)
+        matches!(self, Self::Claim | Self::Heartbeat | Self::Notify | Self::Wake)
     }
 
     /// How many runs it works on unless told otherwise, one report for each.
@@ -117,7 +140,7 @@ impl Name {
         match self {
             Self::Heartbeat => &[1_000, 10_000, 100_000],
             Self::Claim => &[100_000],
-            Self::Messages | Self::Takeover | Self::Idle => &[0],
+            _ => &[0],
         }
     }
 
@@ -131,7 +154,7 @@ impl Name {
             #[cfg(not(feature = "product"))]
             Self::Claim | Self::Heartbeat => bail!("{self:?} needs the feature `product` of xtask"),
             Self::Messages => messages::prepare(ground.database).await,
-            Self::Takeover | Self::Idle => bail!("{self:?} has no arms"),
+            _ => bail!("{self:?} has no arms of its own"),
         }
     }
 
@@ -141,10 +164,13 @@ impl Name {
         match self {
             Self::Claim => claim::witness(ground).await,
             Self::Heartbeat => heartbeat::witness(ground).await,
-            Self::Messages | Self::Takeover | Self::Idle => Ok(Vec::new()),
+            _ => Ok(Vec::new()),
         }
     }
 }
+
+/// Prints a report and stores it.
+type Keep<'a> = dyn FnMut(Output) -> Result<()> + Send + 'a;
 
 /// What a benchmark leaves behind.
 struct Output {
@@ -167,61 +193,83 @@ impl Bench {
             return product::relaunch_optimised(std::env::args_os().skip(1)).await;
         }
         let server = postgres::Durable::start().await?;
+        let mut violations = Vec::new();
+        let mut keep = |output: Output| {
+            self.keep(&name.text(), &output)?;
+            violations.extend(output.violations);
+            Ok(())
+        };
         let given: Vec<_> = self.runs.iter().map(|runs| runs.get()).collect();
         for runs in if given.is_empty() { name.runs() } else { &given } {
-            let output = self.measure(name, &server, *runs).await?;
-            self.keep(&name.text(), &output)?;
-            if !output.violations.is_empty() {
-                bail!("this must not happen:\n  {}", output.violations.join("\n  "));
-            }
+            self.measure(name, &server, *runs, &mut keep).await?;
+        }
+        if !violations.is_empty() {
+            bail!("this must not happen:\n  {}", violations.join("\n  "));
         }
         Ok(())
     }
 
-    async fn measure(&self, name: Name, server: &postgres::Durable, runs: u64) -> Result<Output> {
+    /// Measures, and has each report kept as soon as it is there.
+    async fn measure(
+        &self,
+        name: Name,
+        server: &postgres::Durable,
+        runs: u64,
+        keep: &mut Keep<'_>,
+    ) -> Result<()> {
         let database = TestDatabase::create_on(server.url()).await?;
         let logs = workspace::root().join(&self.out).join(format!("{}-logs", name.text()));
-        match name {
+        let ground = Ground { server, database: &database, runs };
+        let found = match name {
             Name::Takeover => {
                 let kills = u32::try_from(self.rounds.unwrap_or(KILLS).get())?;
                 let found = takeover::run(&database, kills, &self.takeover, logs).await?;
                 let (text, json, svg) = (found.text(), found.json(), (name.text(), found.svg()?));
-                let violations = found.violations();
-                Output { text, json, svg: Some(svg), violations }.headed(name, &database).await
+                Output { text, json, svg: Some(svg), violations: found.violations() }
             }
             Name::Idle => {
                 let found = idle::run(&database, &self.takeover, logs).await?;
                 let (text, json, violations) = (found.text(), found.json(), found.violations());
-                Output { text, json, svg: None, violations }.headed(name, &database).await
+                Output { text, json, svg: None, violations }
+            }
+            Name::Quiet => {
+                let found = quiet::run(&database, logs).await?;
+                let (text, json, violations) = (found.text(), found.json(), found.violations());
+                Output { text, json, svg: None, violations }
             }
             Name::Claim | Name::Heartbeat | Name::Messages => {
-                self.contest(name, &Ground { server, database: &database, runs }).await
+                return keep(self.contest(name, &ground).await?);
             }
-        }
+            Name::Notify | Name::Wake => return self.pubsub(name, &ground, keep).await,
+        };
+        keep(found.headed(name, &database).await?)
     }
 
     /// Runs the arms of a contest alternately.
     async fn contest(&self, name: Name, ground: &Ground<'_>) -> Result<Output> {
         let mut contest = name.prepare(ground).await?;
         let rounds = self.rounds.unwrap_or(ROUNDS);
-        let (subject, records) = arm::alternate(&mut contest, rounds).await?;
+        let report = report_on(name.text(), name.question(), &mut contest, rounds).await?;
         #[cfg(feature = "product")]
-        let sections = name.witness(ground).await?;
-        #[cfg(not(feature = "product"))]
-        let sections = Vec::new();
-        let server = contest.meter.server().await?;
-        let report = report::Report {
-            name: name.text(),
-            question: name.question(),
-            subject,
-            rounds,
-            arms: report::compare(records),
-            sections,
-            commit: machine::commit(),
-            machine: machine::Machine::read(server),
-        };
-        let svg = Some((report.chart_name(), chart::svg(&report)?));
-        Ok(Output { text: report.text(), json: report.json(), svg, violations: Vec::new() })
+        let report = report::Report { sections: name.witness(ground).await?, ..report };
+        Output::of(&report)
+    }
+
+    #[cfg(feature = "product")]
+    async fn pubsub(&self, name: Name, ground: &Ground<'_>, keep: &mut Keep<'_>) -> Result<()> {
+        if name == Name::Notify {
+            let rounds = self.rounds.unwrap_or(ROUNDS);
+            return notify::run(ground.database, &self.parts, rounds, keep).await;
+        }
+        let found = wake::run(ground.database, self.rounds.unwrap_or(SAMPLES)).await?;
+        let (text, json, violations) = (found.text(), found.json(), found.violations());
+        keep(Output { text, json, svg: None, violations }.headed(name, ground.database).await?)
+    }
+
+    #[cfg(not(feature = "product"))]
+    #[expect(clippy::unused_async, reason = "its other form waits")]
+    async fn pubsub(&self, name: Name, _: &Ground<'_>, _: &mut Keep<'_>) -> Result<()> {
+        bail!("{name:?} needs the feature `product` of xtask")
     }
 
     /// Prints the output and writes its chart and its line of JSON.
@@ -234,7 +282,11 @@ impl Bench {
         let mut log =
             OpenOptions::new().append(true).create(true).open(&jsonl).with_context(failed)?;
         writeln!(log, "{line}").with_context(failed)?;
-        println!("{}", if self.json { &line } else { &output.text });
+        match (self.json, self.markdown) {
+            (true, _) => println!("{line}"),
+            (false, true) => println!("{}", report::markdown(&output.text)),
+            (false, false) => println!("{}", output.text),
+        }
         if let Some((name, chart)) = &output.svg {
             let svg = folder.join(format!("{name}.svg"));
             std::fs::write(&svg, chart).with_context(failed)?;
@@ -246,7 +298,34 @@ impl Bench {
     }
 }
 
+/// Runs the arms of a contest alternately, and reports on them.
+async fn report_on(
+    name: String,
+    question: &'static str,
+    contest: &mut arm::Contest,
+    rounds: NonZeroUsize,
+) -> Result<report::Report> {
+    let (subject, records) = arm::alternate(contest, rounds).await?;
+    let server = contest.meter.server().await?;
+    Ok(report::Report {
+        name,
+        question,
+        subject,
+        rounds,
+        arms: report::compare(records),
+        sections: Vec::new(),
+        commit: machine::commit(),
+        machine: machine::Machine::read(server),
+    })
+}
+
 impl Output {
+    /// Shows what arms came to.
+    fn of(report: &report::Report) -> Result<Self> {
+        let svg = Some((report.chart_name(), chart::svg(report)?));
+        Ok(Self { text: report.text(), json: report.json(), svg, violations: Vec::new() })
+    }
+
     /// Adds what was measured, and on what.
     async fn headed(self, name: Name, database: &TestDatabase) -> Result<Self> {
         let server = meter::Meter::connect(database).await?.server().await?;

@@ -15,6 +15,7 @@ mod check;
 mod ci;
 mod codegen;
 mod db;
+mod fuzz;
 mod postgres;
 mod product;
 mod test;
@@ -42,6 +43,8 @@ enum Command {
     /// Starts or finds a PostgreSQL for work by hand.
     #[command(subcommand)]
     Db(db::Db),
+    /// Looks for payloads that the codecs read wrongly.
+    Fuzz(fuzz::Fuzz),
     /// Measures ours against the naive form and the original's.
     Bench(bench::Bench),
 }
@@ -72,6 +75,7 @@ async fn run(command: Command) -> Result<()> {
         Command::Check(check) => check.run(),
         Command::Codegen(codegen) => codegen.run().await,
         Command::Db(db) => db.run().await,
+        Command::Fuzz(fuzz) => fuzz.run().await,
         Command::Bench(bench) => bench.run().await,
     }
 }

@@ -59,7 +59,10 @@ impl Durable {
             .permissions(Permissions::from_mode(0o755))
             .tempdir()
             .context("no folder for the data: let TMPDIR name a disk with room")?;
-        let server = start_with(&folder.path().join("data"), counting().await?).await?;
+        let mut settings = counting().await?;
+        // Some benchmarks have a hundred listeners.
+        settings.push(("max_connections".to_owned(), "300".to_owned()));
+        let server = start_with(&folder.path().join("data"), settings).await?;
         Ok(Self { url: server.url("postgres"), own: Some((server, folder)) })
     }
 

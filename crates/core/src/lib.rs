@@ -27,11 +27,14 @@ pub mod run;
 pub mod lease;
 pub mod roster;
 pub mod sighting;
+pub mod summons;
 
 pub mod chat;
 pub mod page;
 
 pub mod backoff;
+pub mod batch;
+pub mod finding;
 pub mod metric;
 
 pub mod port;

@@ -10,7 +10,7 @@ mod store;
 
 pub use clock::Clock;
 pub use notice::{
-    Interest, Notice, Publish, PublishError, ResyncCause, Topic, Watch, WatchError, Watcher,
+    Interest, Notice, Publish, PublishError, Resync, ResyncCause, Topic, Watch, WatchError, Watcher,
 };
 pub use runner::{ChatRunner, ChatTurn, RunContext, Runner, TurnEnd};
 pub use store::{

@@ -35,6 +35,7 @@ pub mod runs;
 pub mod tokens;
 pub mod worker_leases;
 
+pub mod doctor;
 mod error;
 pub mod metrics;
 mod row;

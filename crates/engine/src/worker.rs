@@ -5,6 +5,7 @@
 //! nobody works on. When the lease lapses everything stops and the worker registers anew.
 
 mod heart;
+mod lookout;
 mod pool;
 mod tenure;
 mod upkeep;
@@ -15,8 +16,7 @@ use std::time::Duration;
 use musterbeat_core::id::WorkerId;
 use musterbeat_core::lease::LeaseTimes;
 use musterbeat_core::port::{
-    BeatStore, Clock, Interest, Lease, LeaseStore, Notice, Publish, RunQueue, RunStore, Runner,
-    Topic, Watch, Watcher,
+    BeatStore, Clock, Lease, LeaseStore, Publish, RunQueue, RunStore, Runner, Topic, Watch,
 };
 use musterbeat_core::run::{ATTEMPTS_MAX, Run, RunKind, StopCause};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -27,6 +27,7 @@ use crate::parts::PartStreams;
 use crate::retry::BACKOFF;
 use crate::shutdown::Shutdown;
 use heart::{Heart, Lapse};
+use lookout::{Look, Lookout};
 use pool::{Pool, WentBack};
 pub(crate) use tenure::Tenure;
 use upkeep::{Upkeep, Wanted};
@@ -69,7 +70,9 @@ pub struct WorkerOptions {
     pub times: LeaseTimes,
     /// Runs that one claim takes, at most: more would hold their rows' locks for long.
     pub claim_batch: u32,
-    /// Longest wait before it looks for work again, whatever notices say.
+    /// Longest wait before it looks for work again while notices of others do not arrive.
+    ///
+    /// While they do it is the shortest, and the longest is [`POLL_INTERVAL_MAX`] if that is more.
     pub poll_interval: Duration,
     /// How long runs may go on after the end was asked for.
     pub drain_timeout: Duration,
@@ -97,8 +100,13 @@ impl WorkerOptions {
 /// Runs claimed at once by default, where a batch costs little more than a single claim.
 pub const CLAIM_BATCH: u32 = 100;
 
-/// Default longest wait before looking for work.
+/// Default longest wait before looking for work without notices.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Longest wait before looking for work with notices.
+///
+/// So long a run may wait whose publisher died between its commit and its notice.
+pub const POLL_INTERVAL_MAX: Duration = Duration::from_secs(30);
 
 /// Default time that runs get to finish.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -122,9 +130,9 @@ const REGISTER_PAUSE: Duration = Duration::from_secs(1);
 
 /// Claims runs of the kinds that it serves and has them run, until it is asked to end.
 ///
-/// It looks for work when it starts, when a notice says so, when a run ends while more was
-/// pending, and after [`WorkerOptions::poll_interval`] at the latest: a notice is a hint,
-/// the table is the truth.
+/// It looks for work when it starts, when a run is pending for which it is [its
+/// turn](musterbeat_core::summons), when a run ends while more was pending, and by itself after
+/// some time: a notice is a hint, the table is the truth.
 ///
 /// It owns its runs while it believes in its lease: for [`LeaseTimes::belief`] after the sending
 /// of its last beat that succeeded. Then it stops them all and registers anew.
@@ -153,12 +161,12 @@ impl Worker {
     /// Dropping the future leaves the runs to their lease's expiry; ask for the end instead.
     pub async fn run(mut self) {
         // Before the first look: what becomes pending after it leads to a notice.
-        let mut watcher = self.watch().await;
+        let mut lookout = Lookout::open(&self.ports, self.options.poll_interval).await;
         let mut former = None;
         let mut worker = self.options.lease.worker;
         while let Some(tenure) = self.register(worker).await {
             let tenure = Arc::new(tenure);
-            let lapse = self.serve(&tenure, former.take(), watcher.as_mut()).await;
+            let lapse = self.serve(&tenure, former.take(), &mut lookout).await;
             former = Some(worker);
             if let Some(lapse) = lapse {
                 self.stop(&tenure, lapse).await;
@@ -171,19 +179,6 @@ impl Worker {
         }
         if let Some(former) = former {
             resign(&self.ports, former).await;
-        }
-    }
-
-    async fn watch(&self) -> Option<Box<dyn Watcher>> {
-        match self.ports.watch.watch(Topic::Pending, Interest::All).await {
-            Ok(watcher) => Some(watcher),
-            Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "a worker gets no notices and polls only"
-                );
-                None
-            }
         }
     }
 
@@ -220,7 +215,7 @@ impl Worker {
         &mut self,
         tenure: &Arc<Tenure>,
         former: Option<WorkerId>,
-        watcher: Option<&mut Box<dyn Watcher>>,
+        lookout: &mut Lookout,
     ) -> Option<Lapse> {
         let (ports, options) = (self.ports.clone(), self.options.clone());
         let (runners, wanted) = (self.pool.runners(), Wanted::default());
@@ -238,69 +233,76 @@ impl Worker {
             biased;
             lapse = heart.run() => Some(lapse),
             () = upkeep.run() => None,
-            worked = self.work(tenure, watcher) => worked.err().map(|WentBack| Lapse::WentBack),
+            worked = self.work(tenure, lookout) => worked.err().map(|WentBack| Lapse::WentBack),
         }
     }
 
     /// Claims until the end is asked for, then drains.
-    async fn work(
-        &mut self,
-        tenure: &Arc<Tenure>,
-        mut watcher: Option<&mut Box<dyn Watcher>>,
-    ) -> Result<(), WentBack> {
-        let mut next_look = Instant::now();
+    async fn work(&mut self, tenure: &Arc<Tenure>, lookout: &mut Lookout) -> Result<(), WentBack> {
         let mut look = true;
         while !self.shutdown.is_requested() {
             if look {
-                let wait = self.claim(tenure).await?;
-                next_look = Instant::now() + wait;
+                lookout.looked(self.claim(tenure).await?);
             }
             look = tokio::select! {
                 biased;
                 () = self.shutdown.requested() => false,
                 () = self.pool.finished() => self.pool.has_backlog(),
-                () = noticed(&mut watcher) => true,
-                () = sleep_until(next_look) => true,
+                () = lookout.due(tenure) => true,
             };
         }
         self.drain(tenure).await;
         Ok(())
     }
 
-    /// Claims until nothing is ready or nothing is free; returns how long to wait at most.
-    async fn claim(&mut self, tenure: &Arc<Tenure>) -> Result<Duration, WentBack> {
+    /// Claims until nothing is ready or nothing is free.
+    async fn claim(&mut self, tenure: &Arc<Tenure>) -> Result<Look, WentBack> {
         // A dead replica's ten thousand runs are all claimed before the first reads its prompt.
         let _closed = self.pool.close_gate().await;
-        let mut wait = self.options.poll_interval;
+        let mut look = Look::default();
         for index in 0..self.pool.kinds() {
-            wait = wait.min(self.claim_kind(tenure, index).await?);
+            look = look.and(self.claim_kind(tenure, index).await?);
         }
-        Ok(wait)
+        Ok(look)
     }
 
-    async fn claim_kind(
-        &mut self,
-        tenure: &Arc<Tenure>,
-        index: usize,
-    ) -> Result<Duration, WentBack> {
+    async fn claim_kind(&mut self, tenure: &Arc<Tenure>, index: usize) -> Result<Look, WentBack> {
         let kind = self.pool.kind(index);
+        let mut found = false;
         loop {
             let limit = self.pool.free(index).min(self.options.claim_batch);
             self.pool.set_backlog(index, limit == 0);
             if limit == 0 || self.shutdown.is_requested() {
-                return Ok(self.options.poll_interval);
+                return Ok(Look { found, wait: None });
+            }
+            // What was locked has most likely been claimed since: to ask costs less than to claim.
+            if self.pool.take_locked(index) {
+                let wait = self.next_ready(index, &kind).await;
+                if wait != Some(Duration::ZERO) {
+                    return Ok(Look { found, wait });
+                }
             }
             match self.claim_batch(tenure, index, &kind, limit).await? {
-                Claimed::Full => {}
-                Claimed::Short => break,
-                Claimed::Nothing(wait) => return Ok(wait),
+                Claimed::Full => found = true,
+                Claimed::Short(count) => {
+                    found |= 0 < count;
+                    break;
+                }
+                Claimed::Nothing(wait) => return Ok(Look { found, wait: Some(wait) }),
             }
         }
-        Ok(match self.ports.runs.next_ready(&kind).await {
-            Ok(Some(next)) => next.max(LOCKED_RETRY.mul_f64(1.0 + rand::random::<f64>())),
-            Ok(None) => self.options.poll_interval,
-            Err(error) => self.pool.claim_failed(index, &error),
-        })
+        let next = self.next_ready(index, &kind).await;
+        self.pool.set_locked(index, !found && next == Some(Duration::ZERO));
+        let pause = LOCKED_RETRY.mul_f64(1.0 + rand::random::<f64>());
+        Ok(Look { found, wait: next.map(|next| next.max(pause)) })
+    }
+
+    /// Returns how long until a run is ready, or until it is worth asking again.
+    async fn next_ready(&mut self, index: usize, kind: &RunKind) -> Option<Duration> {
+        match self.ports.runs.next_ready(kind).await {
+            Ok(next) => next,
+            Err(error) => Some(self.pool.claim_failed(index, &error)),
+        }
     }
 
     /// Claims once, and starts what it took.
@@ -322,15 +324,18 @@ impl Worker {
             Ok(runs) => runs,
             Err(error) => return Ok(Claimed::Nothing(self.pool.claim_failed(index, &error))),
         };
+        for run in &runs {
+            self.ports.publish.publish(Topic::Claimed, run.id.uuid());
+        }
         // An answer that comes too late counts no more: the runs are somebody else's to take.
         if !tenure.is_believed() {
             return Ok(Claimed::Nothing(self.options.poll_interval));
         }
         let alone = runs.first().is_some_and(Run::is_suspect);
-        let full = alone || runs.len() == limit as usize;
+        let count = runs.len();
         self.pool.start(index, runs, tenure)?;
         drop(claim);
-        Ok(if full { Claimed::Full } else { Claimed::Short })
+        Ok(if alone || count == limit as usize { Claimed::Full } else { Claimed::Short(count) })
     }
 
     /// Waits for the runs; those that take too long, or all when urged, are stopped.
@@ -369,8 +374,8 @@ impl Worker {
 enum Claimed {
     /// There may be more.
     Full,
-    /// Nothing more was ready, or somebody held it locked.
-    Short,
+    /// So many, and nothing more was ready, or somebody held it locked.
+    Short(usize),
     /// It failed; the next one waits so long.
     Nothing(Duration),
 }
@@ -392,17 +397,6 @@ async fn resign(ports: &Ports, worker: WorkerId) {
         Err(_) => {
             tracing::warn!("a worker could not resign in time; its lease expires by itself");
         }
-    }
-}
-
-/// Waits for a notice, for ever when there is no watcher.
-async fn noticed(watcher: &mut Option<&mut Box<dyn Watcher>>) {
-    match watcher {
-        // Whatever it says, the answer is to look.
-        Some(watcher) => match watcher.recv().await {
-            Notice::Changed(_) | Notice::Resync(_) => {}
-        },
-        None => std::future::pending().await,
     }
 }
 

@@ -8,7 +8,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
-use musterbeat_core::port::{Interest, Notice, ResyncCause, Topic, Watcher};
+use musterbeat_core::port::{Interest, Notice, Resync, Topic, Watcher};
 use uuid::Uuid;
 
 use crate::index::{Index, WatcherKey};
@@ -54,9 +54,21 @@ impl Hub {
         ring(&self.look(topic, |index| index.mark(&ids)));
     }
 
+    /// Marks the watched ids that `may_be` returns true for, with those who watch them.
+    ///
+    /// Ids that nobody watches are not known here, so who watches all is told to read again.
+    pub fn changed_if(&self, topic: Topic, may_be: impl Fn(&Uuid) -> bool) {
+        ring(&self.look(topic, |index| index.mark_if(may_be)));
+    }
+
+    /// Tells those who watch all, or an id that `may_be` returns true for, to read again.
+    pub fn resync_if(&self, topic: Topic, may_be: impl Fn(&Uuid) -> bool, resync: Resync) {
+        ring(&self.look(topic, |index| index.resync_if(may_be, resync)));
+    }
+
     /// Tells every watcher of `topic` that changes were lost, or are too many to name.
-    pub fn resync(&self, topic: Topic, cause: ResyncCause) {
-        ring(&self.look(topic, |index| index.resync(cause)));
+    pub fn resync(&self, topic: Topic, resync: Resync) {
+        ring(&self.look(topic, |index| index.resync(resync)));
     }
 
     /// Returns how many watch `topic`.

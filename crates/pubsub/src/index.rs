@@ -4,7 +4,7 @@ use std::collections::btree_map::BTreeMap;
 use std::collections::hash_map::{Entry, HashMap};
 use std::sync::Arc;
 
-use musterbeat_core::port::{Interest, ResyncCause};
+use musterbeat_core::port::{Interest, Resync, ResyncCause};
 use uuid::Uuid;
 
 use crate::slate::Slate;
@@ -81,9 +81,31 @@ impl Index {
         dirtied
     }
 
+    /// Marks the watched ids that may be among those that changed, and returns whom to ring.
+    pub(crate) fn mark_if(&self, may_be: impl Fn(&Uuid) -> bool) -> Vec<Arc<Slate>> {
+        let unnamed = Resync::of(ResyncCause::Unnamed);
+        let mut dirtied: Vec<_> =
+            self.of_all.values().filter(|slate| slate.resync(unnamed)).cloned().collect();
+        for (id, slates) in self.by_id.iter().filter(|(id, _)| may_be(id)) {
+            mark_each(slates, *id, &mut dirtied);
+        }
+        dirtied
+    }
+
+    /// Marks those with a resync who watch all or an id that may be meant; returns whom to ring.
+    pub(crate) fn resync_if(
+        &self,
+        may_be: impl Fn(&Uuid) -> bool,
+        resync: Resync,
+    ) -> Vec<Arc<Slate>> {
+        let meant = self.by_id.iter().filter(|(id, _)| may_be(id)).flat_map(|(_, it)| it.values());
+        let all = self.of_all.values().chain(meant);
+        all.filter(|slate| slate.resync(resync)).cloned().collect()
+    }
+
     /// Marks every watcher with a resync and returns whom to ring.
-    pub(crate) fn resync(&self, cause: ResyncCause) -> Vec<Arc<Slate>> {
-        self.everyone.values().filter(|slate| slate.resync(cause)).cloned().collect()
+    pub(crate) fn resync(&self, resync: Resync) -> Vec<Arc<Slate>> {
+        self.everyone.values().filter(|slate| slate.resync(resync)).cloned().collect()
     }
 
     /// Returns how many watch.

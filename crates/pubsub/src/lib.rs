@@ -2,7 +2,7 @@
 //!
 //! A transport implements the ports [`Publish`](musterbeat_core::port::Publish) and
 //! [`Watch`](musterbeat_core::port::Watch) over a [`Hub`], which knows who in this process watches
-//! what. [`MemoryTransport`] serves one process.
+//! what. [`PgTransport`] serves all processes that use one database, [`MemoryTransport`] one process.
 //!
 //! Notices are level-triggered: a watcher has a set of marks and no queue, so whoever is slow
 //! loses nothing and holds up nobody. What cannot be named becomes a `Resync`, never silence.
@@ -34,9 +34,21 @@ mod hub;
 mod index;
 mod slate;
 
-mod memory;
+mod channel;
+pub mod codec;
+mod ledger;
+mod outbox;
+mod pulse;
 
+mod memory;
+mod postgres;
+
+mod after_commit;
+pub mod doctor;
 pub mod metrics;
 
+pub use after_commit::AfterCommit;
 pub use hub::{Hub, HubWatcher, MARKS_MAX};
 pub use memory::MemoryTransport;
+pub use outbox::DIRTY_MAX;
+pub use postgres::{PgTransport, PgTransportOptions, UrlError};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use musterbeat_core::port::{
-    Interest, Notice, Publish, PublishError, ResyncCause, Topic, Watch, WatchError, Watcher,
+    Interest, Notice, Publish, PublishError, Resync, ResyncCause, Topic, Watch, WatchError, Watcher,
 };
 use uuid::Uuid;
 
@@ -51,7 +51,7 @@ impl MemoryTransport {
         let passes = self.path(topic).heal();
         // After the path is whole: a change between the two steps is delivered and not lost.
         if passes {
-            self.hub.resync(topic, ResyncCause::Gap);
+            self.hub.resync(topic, Resync::of(ResyncCause::Gap));
         }
     }
 
@@ -67,7 +67,7 @@ impl MemoryTransport {
         let held = self.path(topic).resume();
         match held {
             Some(Notice::Changed(ids)) => self.hub.changed(topic, ids.into_iter()),
-            Some(Notice::Resync(cause)) => self.hub.resync(topic, cause),
+            Some(Notice::Resync(resync)) => self.hub.resync(topic, resync),
             None => {}
         }
     }
@@ -96,7 +96,7 @@ impl Path {
     fn heal(&mut self) -> bool {
         self.lossy = false;
         if self.paused {
-            self.held.resync(ResyncCause::Gap);
+            self.held.resync(Resync::of(ResyncCause::Gap));
         }
         !self.paused
     }
@@ -130,5 +130,9 @@ impl Watch for MemoryTransport {
         interest: Interest,
     ) -> Result<Box<dyn Watcher>, WatchError> {
         Ok(Box::new(self.hub.watch(topic, interest)))
+    }
+
+    fn is_confirmed(&self) -> bool {
+        Topic::ALL.iter().all(|topic| !self.path(*topic).lossy)
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use musterbeat_core::port::{Notice, ResyncCause};
+use musterbeat_core::port::{Notice, Resync, ResyncCause};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -35,15 +35,17 @@ impl Marks {
             marked.extend(ids);
         }
         if self.ids_max < ids.len().max(marked.len()) {
-            self.pending = Some(Notice::Resync(ResyncCause::Overflow));
+            self.pending = Some(Notice::Resync(Resync::of(ResyncCause::Overflow)));
         }
     }
 
     /// Replaces what is marked by a resync; the first of several causes stays.
-    pub(crate) fn resync(&mut self, cause: ResyncCause) {
-        if !matches!(self.pending, Some(Notice::Resync(_))) {
-            self.pending = Some(Notice::Resync(cause));
-        }
+    pub(crate) fn resync(&mut self, resync: Resync) {
+        let resync = match self.pending {
+            Some(Notice::Resync(earlier)) => earlier.and(resync),
+            Some(Notice::Changed(_)) | None => resync,
+        };
+        self.pending = Some(Notice::Resync(resync));
     }
 
     /// Returns what is marked and leaves nothing.
@@ -72,8 +74,8 @@ impl Slate {
     }
 
     /// Replaces what is marked by a resync; true tells the caller to [`ring`](Self::ring).
-    pub(crate) fn resync(&self, cause: ResyncCause) -> bool {
-        self.dirty(|marks| marks.resync(cause))
+    pub(crate) fn resync(&self, resync: Resync) -> bool {
+        self.dirty(|marks| marks.resync(resync))
     }
 
     /// Wakes the watcher, or its next wait.
@@ -128,7 +130,7 @@ mod tests {
             for burst in bursts {
                 marks.add(&ids(burst));
             }
-            assert_eq!(marks.take(), Some(Notice::Resync(ResyncCause::Overflow)));
+            assert_eq!(marks.take(), Some(Notice::Resync(Resync::of(ResyncCause::Overflow))));
             assert_eq!(marks.take(), None);
         }
     }
@@ -137,10 +139,10 @@ mod tests {
     fn first_cause_of_a_resync_stays_and_covers_later_ids() {
         let mut marks = Marks::new(2);
         marks.add(&ids([1]));
-        marks.resync(ResyncCause::Gap);
-        marks.resync(ResyncCause::Overflow);
+        marks.resync(Resync::of(ResyncCause::Gap));
+        marks.resync(Resync::of(ResyncCause::Overflow));
         marks.add(&ids([1, 2, 3]));
-        assert_eq!(marks.take(), Some(Notice::Resync(ResyncCause::Gap)));
+        assert_eq!(marks.take(), Some(Notice::Resync(Resync::of(ResyncCause::Gap))));
     }
 
     #[test]
@@ -149,7 +151,7 @@ mod tests {
         assert!(!slate.add(&[]));
         assert!(slate.add(&ids([1])));
         assert!(!slate.add(&ids([2])));
-        assert!(!slate.resync(ResyncCause::Gap));
+        assert!(!slate.resync(Resync::of(ResyncCause::Gap)));
     }
 
     fn ids(numbers: impl IntoIterator<Item = u128>) -> Vec<Uuid> {

@@ -17,7 +17,7 @@ use musterbeat_engine::parts::PartStreams;
 use musterbeat_engine::runs::Runs;
 use musterbeat_engine::shutdown::Shutdown;
 use musterbeat_engine::worker::{Ports, Serving, Worker, WorkerOptions};
-use musterbeat_pubsub::MemoryTransport;
+use musterbeat_pubsub::{PgTransport, PgTransportOptions};
 use uuid::Uuid;
 
 /// Builds a nightly report, page by page.
@@ -48,7 +48,7 @@ async fn main() -> anyhow::Result<()> {
     let pool = connect(&url, &PoolLimits::default()).await?;
     migrate(&pool).await?;
     let store = Arc::new(PgStore::new(pool));
-    let notices = Arc::new(MemoryTransport::default());
+    let notices = Arc::new(PgTransport::start(&url, &PgTransportOptions::DEFAULT)?);
     let ports = Ports {
         leases: store.clone(),
         beats: Arc::new(PgBeats::new(&url, LeaseTimes::DEFAULT.beat_interval())?),

@@ -20,7 +20,7 @@ use musterbeat_engine::clock::SystemClock;
 use musterbeat_engine::parts::PartStreams;
 use musterbeat_engine::shutdown::Shutdown;
 use musterbeat_engine::worker::{Ports, Serving, Worker, WorkerOptions};
-use musterbeat_pubsub::MemoryTransport;
+use musterbeat_pubsub::{PgTransport, PgTransportOptions};
 use uuid::Uuid;
 
 /// Answers in capitals.
@@ -41,7 +41,7 @@ async fn main() -> anyhow::Result<()> {
     let pool = connect(&url, &PoolLimits::default()).await?;
     migrate(&pool).await?;
     let store = Arc::new(PgStore::new(pool));
-    let notices = Arc::new(MemoryTransport::default());
+    let notices = Arc::new(PgTransport::start(&url, &PgTransportOptions::DEFAULT)?);
     let shutdown = Shutdown::default();
 
     let chats = Chats::new(store.clone(), notices.clone());

@@ -18,6 +18,7 @@ use tracing_subscriber::EnvFilter;
 use uuid::Uuid;
 
 use crate::database::Database;
+use crate::doctor;
 use crate::identity;
 use crate::serve::{CLOSE_TIMEOUT, Server};
 use crate::settings::Settings;
@@ -86,8 +87,19 @@ enum Command {
     Serve,
     /// Bring the schema of the database up to date.
     Migrate,
+    /// Examine the database, and say what is wrong and what to do; nothing is changed.
+    ///
+    /// Exits with 0 when all is well but for warnings, 1 after any error, 2 without a database.
+    Doctor(DoctorArgs),
     /// Make a token and print it.
     Token(TokenArgs),
+}
+
+#[derive(Debug, Args)]
+struct DoctorArgs {
+    /// Print one JSON document instead.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -112,25 +124,23 @@ enum TokenKindArg {
 /// Runs the command line; errors go to standard error, with their causes.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(error) = init_log() {
-        return failed(&error);
-    }
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => return failed(&anyhow::Error::new(error)),
+    let failure = match cli.command {
+        Some(Command::Doctor(_)) => ExitCode::from(doctor::EXIT_UNEXAMINED),
+        _ => ExitCode::FAILURE,
     };
+    start(cli).unwrap_or_else(|error| {
+        eprintln!("musterbeat: {error:#}");
+        failure
+    })
+}
+
+fn start(cli: Cli) -> anyhow::Result<ExitCode> {
+    init_log()?;
+    let runtime = tokio::runtime::Runtime::new()?;
     let done = runtime.block_on(run(cli));
     // A start that was broken off may still wait for a download: the process ends without it.
     runtime.shutdown_background();
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&error),
-    }
-}
-
-fn failed(error: &anyhow::Error) -> ExitCode {
-    eprintln!("musterbeat: {error:#}");
-    ExitCode::FAILURE
+    done
 }
 
 /// Logs to standard error; `MUSTERBEAT_LOG` filters, as `info` or `musterbeat_engine=debug`.
@@ -146,13 +156,15 @@ fn init_log() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn run(cli: Cli) -> anyhow::Result<()> {
-    let settings = Settings::load(cli.common.config.as_deref(), cli.common.flags)?;
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let settings = Settings::load(cli.common.config.as_deref(), cli.common.flags);
     match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => serve(settings).await,
-        Command::Migrate => migrate(&settings).await,
-        Command::Token(args) => token(&settings, args).await,
+        Command::Serve => serve(settings?).await?,
+        Command::Migrate => migrate(&settings?).await?,
+        Command::Doctor(args) => return examine(settings, &args).await,
+        Command::Token(args) => token(&settings?, args).await?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn serve(settings: Settings) -> anyhow::Result<()> {
@@ -193,6 +205,23 @@ async fn migrate(settings: &Settings) -> anyhow::Result<()> {
     Database::visit(settings).await?.close(CLOSE_TIMEOUT).await?;
     println!("the schema is up to date");
     Ok(())
+}
+
+async fn examine(
+    settings: anyhow::Result<Settings>,
+    args: &DoctorArgs,
+) -> anyhow::Result<ExitCode> {
+    let examined = async { doctor::examine(&settings?).await }.await;
+    if args.json {
+        match &examined {
+            Ok(report) => print!("{}", report.json()),
+            Err(error) => println!("{:#}", serde_json::json!({ "error": format!("{error:#}") })),
+        }
+        return Ok(ExitCode::from(examined?.exit_code()));
+    }
+    let report = examined?;
+    print!("{}", report.text());
+    Ok(ExitCode::from(report.exit_code()))
 }
 
 async fn token(settings: &Settings, args: TokenArgs) -> anyhow::Result<()> {

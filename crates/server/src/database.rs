@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::settings::Settings;
 
 /// Name of the database inside an own PostgreSQL; `initdb` creates it.
-const OWN_DATABASE: &str = "postgres";
+pub(crate) const OWN_DATABASE: &str = "postgres";
 
 /// How often to look whether the own PostgreSQL still runs.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);

@@ -12,6 +12,7 @@ mod announce;
 mod api;
 mod app;
 mod database;
+mod doctor;
 mod http;
 mod identity;
 mod readiness;

@@ -16,7 +16,7 @@ use musterbeat_engine::echo::Echo;
 use musterbeat_engine::parts::{PartLimits, PartStreams};
 use musterbeat_engine::shutdown::Shutdown;
 use musterbeat_engine::worker::{Ports, Serving, Worker, WorkerOptions};
-use musterbeat_pubsub::MemoryTransport;
+use musterbeat_pubsub::{PgTransport, PgTransportOptions};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle};
@@ -52,6 +52,7 @@ pub struct Server {
     shutdown: Shutdown,
     drain_timeout: Duration,
     database: Database,
+    notices: PgTransport,
     /// Cancelled when a task has ended without which the server is none.
     crippled: CancellationToken,
     worker: JoinHandle<()>,
@@ -76,9 +77,9 @@ impl Server {
         let database = Database::open(&settings).await?;
         let admin_token = first_admin(&database, &settings).await?;
 
-        let notices = Arc::new(MemoryTransport::default());
-        let publish: Arc<dyn Publish> = notices.clone();
-        let watch: Arc<dyn Watch> = notices;
+        let notices = transport(&settings, &database)?;
+        let publish: Arc<dyn Publish> = Arc::new(notices.clone());
+        let watch: Arc<dyn Watch> = Arc::new(notices.clone());
         let parts = PartStreams::new(PartLimits::default());
         let chat_store: Arc<dyn ChatStore> = Arc::new(database.store.clone());
         let chats = Chats::new(Arc::clone(&chat_store), Arc::clone(&publish));
@@ -119,6 +120,7 @@ impl Server {
             shutdown,
             drain_timeout: settings.drain_timeout,
             database,
+            notices,
             worker: essential(worker.run(), &crippled),
             http: essential(http, &crippled),
             crippled,
@@ -144,7 +146,7 @@ impl Server {
     }
 
     /// Waits until the end was asked for and everything has ended, in this order:
-    /// the worker drains, open streams end, requests finish, the database closes.
+    /// the worker drains, open streams end, requests finish, changes are told, the database closes.
     ///
     /// It also ends when its own PostgreSQL has, or its worker: whoever supervises it starts all
     /// again. Each step has its time, so that a database that is silent does not hold it up.
@@ -180,6 +182,10 @@ impl Server {
         let served = joined(self.http, tokio::time::sleep(CLOSE_TIMEOUT)).await;
         let served = served.or_else(|failed| if failed.is_panic() { Err(failed) } else { Ok(()) });
         let kept = self.upkeep.await;
+        // What it could not tell others find when they look; the database may be away.
+        if let Err(error) = self.notices.close(CLOSE_TIMEOUT).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "changes were left untold");
+        }
         let closed = self.database.close(CLOSE_TIMEOUT).await;
         whole.and(worked).and(closed).and(served.and(kept).context("a task panicked"))
     }
@@ -233,6 +239,16 @@ async fn upkeep(
         rate.forget_idle();
         metrics.run_upkeep();
     }
+}
+
+fn transport(settings: &Settings, database: &Database) -> anyhow::Result<PgTransport> {
+    let options = PgTransportOptions {
+        silence: settings.notify_silence,
+        probe_timeout: settings.notify_probe_timeout,
+        min_interval: settings.notify_min_interval,
+        ..PgTransportOptions::DEFAULT
+    };
+    Ok(PgTransport::start(database.url.expose_secret(), &options)?)
 }
 
 fn ports(

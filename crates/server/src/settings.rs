@@ -14,6 +14,7 @@ use musterbeat_core::invalid::Invalid;
 use musterbeat_core::lease::LeaseTimes;
 use musterbeat_embedded::Source;
 use musterbeat_engine::worker;
+use musterbeat_pubsub::PgTransportOptions;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, de};
 
@@ -31,6 +32,9 @@ const OF_TESTS: &str = "test_";
 
 /// A shorter pause between looks for work would only load the database.
 const POLL_INTERVAL_MIN: Duration = Duration::from_millis(10);
+
+/// A shorter patience with notifications would only make connections anew.
+const NOTIFY_TIME_MIN: Duration = Duration::from_millis(100);
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Deserialize)]
@@ -75,6 +79,15 @@ pub struct Settings {
     /// Longest wait before looking for work.
     #[serde(with = "humantime_serde")]
     pub poll_interval: Duration,
+    /// Shortest time between two statements that tell other replicas what changed.
+    #[serde(with = "humantime_serde")]
+    pub notify_min_interval: Duration,
+    /// Silence of other replicas after which the connection that listens is examined.
+    #[serde(with = "humantime_serde")]
+    pub notify_silence: Duration,
+    /// How long that may take before the connection is made anew.
+    #[serde(with = "humantime_serde")]
+    pub notify_probe_timeout: Duration,
     /// Time that runs get to finish when the server ends.
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
@@ -140,6 +153,9 @@ impl Default for Settings {
             max_attempts: number(musterbeat_core::run::ATTEMPTS_MAX),
             stamp_runs: false,
             poll_interval: worker::POLL_INTERVAL,
+            notify_min_interval: PgTransportOptions::DEFAULT.min_interval,
+            notify_silence: PgTransportOptions::DEFAULT.silence,
+            notify_probe_timeout: PgTransportOptions::DEFAULT.probe_timeout,
             drain_timeout: worker::DRAIN_TIMEOUT,
             pool_max: number(10),
             queue_max: musterbeat_core::chat::QUEUE_MAX,
@@ -199,6 +215,15 @@ impl Settings {
             "`poll_interval` is {:?}, at least {POLL_INTERVAL_MIN:?} is allowed",
             self.poll_interval
         );
+        for (name, time) in [
+            ("notify_silence", self.notify_silence),
+            ("notify_probe_timeout", self.notify_probe_timeout),
+        ] {
+            anyhow::ensure!(
+                time >= NOTIFY_TIME_MIN,
+                "`{name}` is {time:?}, at least {NOTIFY_TIME_MIN:?} is allowed"
+            );
+        }
         self.lease_times()?;
         Ok(self)
     }
@@ -300,6 +325,13 @@ mod tests {
         let settings = Settings { poll_interval: Duration::ZERO, ..Settings::default() };
         let error = settings.checked().unwrap_err().to_string();
         assert_eq!(error, "`poll_interval` is 0ns, at least 10ms is allowed");
+    }
+
+    #[test]
+    fn silence_of_notifications_is_a_pause() {
+        let settings = Settings { notify_silence: Duration::ZERO, ..Settings::default() };
+        let error = settings.checked().unwrap_err().to_string();
+        assert_eq!(error, "`notify_silence` is 0ns, at least 100ms is allowed");
     }
 
     #[test]

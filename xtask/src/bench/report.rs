@@ -159,13 +159,32 @@ impl Report {
     }
 }
 
+/// Turns the tables of a report into those of Markdown, for the documentation.
+pub(super) fn markdown(text: &str) -> String {
+    let line = |line: &str| match line.chars().next() {
+        // A paragraph before a table would swallow it, and so would another table.
+        Some('┌') => Some(String::new()),
+        Some('└' | '├') => None,
+        Some('╞') => {
+            let columns = line.matches('╪').count();
+            Some(format!("|---|{}", "--:|".repeat(columns)))
+        }
+        Some('│') => {
+            let cells = line.trim_matches('│').split('┆').map(str::trim);
+            Some(format!("| {} |", cells.collect::<Vec<_>>().join(" | ")))
+        }
+        _ => Some(line.to_owned()),
+    };
+    text.lines().filter_map(line).collect::<Vec<_>>().join("\n")
+}
+
 /// Returns the time as a line of JSON has it.
 pub(super) fn now() -> Option<String> {
     OffsetDateTime::now_utc().format(&Rfc3339).ok()
 }
 
 impl Section {
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let mut table = Table::new();
         table.load_style(presets::UTF8_FULL_CONDENSED);
         table.set_header(std::iter::once(&self.title).chain(&self.columns));
@@ -177,7 +196,7 @@ impl Section {
         format!("\n{table}")
     }
 
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         let Self { title, columns, rows } = self;
         let rows = rows.iter().map(|(name, values)| ((*name).to_owned(), json!(values)));
         json!({ "title": title, "columns": columns, "rows": rows.collect::<Map<_, _>>() })
@@ -255,6 +274,17 @@ pub(super) mod tests {
         assert!(text.contains("4 (0.40)"), "{text}");
         assert!(text.contains("messages a second"), "{text}");
         assert!(place("time  ") < place("0.250"));
+    }
+
+    #[test]
+    fn tables_become_those_of_markdown() {
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_FULL_CONDENSED);
+        table.set_header(["a", "slow", "fast"]).add_row(["time", "2 ms", "1 ms"]);
+        let text = format!("before\n{table}\nafter");
+        let expected =
+            "before\n\n| a | slow | fast |\n|---|--:|--:|\n| time | 2 ms | 1 ms |\nafter";
+        assert_eq!(markdown(&text), expected);
     }
 
     pub(in super::super) fn report() -> Report {

@@ -22,6 +22,14 @@ impl Summary {
     }
 }
 
+/// Returns the value that so many of a hundred of `values` do not exceed; there is at least one.
+#[cfg(feature = "product")]
+pub(super) fn percentile(values: &[f64], percent: usize) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[(sorted.len() * percent).div_ceil(100).saturating_sub(1)]
+}
+
 /// Says how many times as fast as `baseline` an arm was, round by round.
 ///
 /// Rounds are paired, because those run one after the other met the same machine.
@@ -44,6 +52,15 @@ mod tests {
         let summary = Summary::of(&[4.0, 1.0, 2.0, 8.0]);
         assert_eq!(summary, Summary { median: 3.0, low: 1.0, high: 8.0 });
         assert_eq!(Summary::of(&[7.0]), Summary { median: 7.0, low: 7.0, high: 7.0 });
+    }
+
+    #[cfg(feature = "product")]
+    #[test]
+    fn a_percentile_is_a_value_that_was_measured() {
+        let values: Vec<_> = (1..=200).rev().map(f64::from).collect();
+        let of_all = |percent| percentile(&values, percent).to_string();
+        assert_eq!([0, 1, 50, 99, 100].map(of_all), ["1", "2", "100", "198", "200"]);
+        assert_eq!(percentile(&[7.0], 99).to_string(), "7");
     }
 
     #[test]

@@ -4,9 +4,13 @@ use std::error::Error;
 use async_trait::async_trait;
 use uuid::Uuid;
 
+use crate::timestamp::Timestamp;
+
 /// What sort of thing changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Topic {
+    /// A pending run was claimed, so that nobody else need look for it; the id is the run's.
+    Claimed,
     /// A run became pending; the id is the run's.
     Pending,
     /// A chat's messages, queue or status changed; the id is the chat's.
@@ -16,12 +20,14 @@ pub enum Topic {
 }
 
 impl Topic {
-    /// Every topic.
-    pub const ALL: [Self; 3] = [Self::Pending, Self::Chat, Self::Token];
+    /// Every topic, in the order in which changes that wait together are told: whoever hears that
+    /// a run was claimed and is pending again must hear the latter last.
+    pub const ALL: [Self; 4] = [Self::Claimed, Self::Pending, Self::Chat, Self::Token];
 
     /// Returns the word that metrics use.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Claimed => "claimed",
             Self::Pending => "pending",
             Self::Chat => "chat",
             Self::Token => "token",
@@ -58,6 +64,11 @@ pub trait Watch: Send + Sync {
     /// Each change published after this returns leads to a [`Notice`] within a bounded time.
     async fn watch(&self, topic: Topic, interest: Interest)
     -> Result<Box<dyn Watcher>, WatchError>;
+
+    /// Says whether notices of other processes are known to arrive at present.
+    ///
+    /// Who looks by itself, too, may look seldom while this is true and must not while it is false.
+    fn is_confirmed(&self) -> bool;
 }
 
 /// Watching could not begin.
@@ -90,7 +101,31 @@ pub enum Notice {
     /// These ids changed, each at least once.
     Changed(BTreeSet<Uuid>),
     /// Something may have changed that cannot be named: read everything again.
-    Resync(ResyncCause),
+    Resync(Resync),
+}
+
+/// A change that cannot be named, or that may have been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resync {
+    /// Why it cannot be named; of several causes the first.
+    pub cause: ResyncCause,
+    /// When notices were last known to arrive, by this process's clock; what was published and
+    /// acknowledged before was told. `None` when that is not known.
+    pub since: Option<Timestamp>,
+}
+
+impl Resync {
+    /// Says that anything may have changed at any time.
+    pub const fn of(cause: ResyncCause) -> Self {
+        Self { cause, since: None }
+    }
+
+    /// Covers what `later` covers, too.
+    #[must_use]
+    pub fn and(self, later: Self) -> Self {
+        // None is less than any time, and means the earliest.
+        Self { cause: self.cause, since: self.since.min(later.since) }
+    }
 }
 
 /// Why changes cannot be named.
@@ -98,8 +133,14 @@ pub enum Notice {
 pub enum ResyncCause {
     /// More ids changed than a watcher's marks hold.
     Overflow,
-    /// The transport lost notices, or may have.
+    /// So many ids changed that they were not named one by one.
+    Unnamed,
+    /// Notices of one publisher were missing between two others.
     Gap,
+    /// The connection broke and was made anew.
+    Reconnect,
+    /// The connection was silent without an end and was made anew.
+    Silence,
 }
 
 impl ResyncCause {
@@ -107,7 +148,10 @@ impl ResyncCause {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Overflow => "overflow",
+            Self::Unnamed => "unnamed",
             Self::Gap => "gap",
+            Self::Reconnect => "reconnect",
+            Self::Silence => "silence",
         }
     }
 }

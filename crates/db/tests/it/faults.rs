@@ -51,8 +51,8 @@ async fn connections_that_were_cut_while_idle_are_replaced_unnoticed() {
 #[tokio::test]
 async fn silence_ends_the_call_and_costs_no_place_in_the_pool() {
     let (store, proxy, database) = fragile().await;
-    let store = store.with_answer_time(Duration::from_millis(200));
     let chat = store.create(new_chat(1, owner(1))).await.unwrap().chat;
+    let store = store.with_answer_time(Duration::from_millis(200));
     let direct = Fixture::on(database).await;
     for _ in 0..3 {
         // Holds the call up on the server until nothing comes back any more.

@@ -4,6 +4,7 @@
 
 mod beats;
 mod chats;
+mod doctor;
 mod faults;
 mod messages;
 mod migrations;

@@ -38,6 +38,10 @@ impl Fixture {
         self.database.url()
     }
 
+    pub(crate) fn name(&self) -> &str {
+        self.database.name()
+    }
+
     /// Returns a connection for beats.
     pub(crate) fn beats(&self) -> PgBeats {
         PgBeats::new(self.url(), Duration::from_secs(10)).unwrap()

@@ -135,13 +135,15 @@ impl<'a> Heart<'a> {
         self.reap(&leases).await
     }
 
-    /// Marks what is overdue, and has the runs of the dead taken back.
+    /// Says who else works, marks what is overdue, and has the runs of the dead taken back.
     async fn reap(&mut self, leases: &[SeenLease]) -> Result<(), StoreError> {
-        let live = leases.iter().filter(|lease| !lease.dead).count();
+        let live = leases.iter().filter(|lease| !lease.dead).map(|lease| lease.worker);
+        let others: Arc<[_]> = live.collect();
         #[expect(clippy::cast_precision_loss, reason = "there are far less than 2^52 workers")]
-        metrics::gauge!(LEASES_LIVE.name).set(live as f64 + 1.0);
+        metrics::gauge!(LEASES_LIVE.name).set(others.len() as f64 + 1.0);
+        let mut dead = others.len() < leases.len();
+        self.tenure.set_others(others);
         let overdue = self.sightings.overdue(&self.times);
-        let mut dead = live < leases.len();
         if !overdue.is_empty() {
             for worker in self.beats.mark(&overdue, self.times.ttl()).await? {
                 tracing::warn!(worker.id = %worker, "a worker is dead; its runs are taken back");

@@ -49,6 +49,8 @@ struct KindPool {
     owned: usize,
     /// Whether more may be pending than there was room for.
     backlog: bool,
+    /// Whether all that was ready at the last look was somebody else's to claim.
+    locked: bool,
     failures: u32,
 }
 
@@ -82,6 +84,7 @@ impl Pool {
             capacity,
             owned: 0,
             backlog: false,
+            locked: false,
             failures: 0,
         });
         Self {
@@ -117,6 +120,15 @@ impl Pool {
     /// Says whether a free place is worth a look for work.
     pub(super) fn has_backlog(&self) -> bool {
         self.kinds.iter().any(|kind| kind.backlog)
+    }
+
+    pub(super) fn set_locked(&mut self, index: usize, locked: bool) {
+        self.kinds[index].locked = locked;
+    }
+
+    /// Says, once, whether all that was ready at the last look was locked.
+    pub(super) fn take_locked(&mut self, index: usize) -> bool {
+        std::mem::take(&mut self.kinds[index].locked)
     }
 
     /// Counts a failed claim; returns how long to wait before the next.

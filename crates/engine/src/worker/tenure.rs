@@ -1,4 +1,5 @@
-//! One lease of a worker: whether it may be believed in, and what is owned under it.
+//! One lease of a worker: whether it may be believed in, what is owned under it, and who else
+//! has one.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +23,7 @@ pub(crate) struct Tenure {
     /// End of belief in nanoseconds of the clock: asked before each write, by every run.
     until: AtomicU64,
     owned: Mutex<Owned>,
+    others: Mutex<Arc<[WorkerId]>>,
 }
 
 #[derive(Default)]
@@ -59,7 +61,8 @@ impl Tenure {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let until = AtomicU64::new(nanos(Belief::new(sent, &times)));
-        Self { worker, times, clock, until, owned: Mutex::default() }
+        let (owned, others) = (Mutex::default(), Mutex::default());
+        Self { worker, times, clock, until, owned, others }
     }
 
     pub(crate) fn worker(&self) -> WorkerId {
@@ -68,6 +71,15 @@ impl Tenure {
 
     pub(super) fn now(&self) -> Moment {
         self.clock.now()
+    }
+
+    /// Returns who else worked at the last look, nobody before the first.
+    pub(super) fn others(&self) -> Arc<[WorkerId]> {
+        Arc::clone(&self.others.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn set_others(&self, others: Arc<[WorkerId]>) {
+        *self.others.lock().unwrap_or_else(PoisonError::into_inner) = others;
     }
 
     /// Says whether the worker may act as the owner of its runs.

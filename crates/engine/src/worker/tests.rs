@@ -1,5 +1,7 @@
 //! The loop, with mocked storage, under paused time.
 
+mod fleet;
+mod lookout;
 mod ownership;
 mod storage;
 
@@ -10,8 +12,8 @@ use std::sync::atomic::Ordering;
 use async_trait::async_trait;
 use musterbeat_core::id::{Fence, OwnerId, RunId, Step};
 use musterbeat_core::port::{
-    BeatAnswer, MockBeatStore, MockLeaseStore, MockPublish, MockRunStore, MockWatch, Requeued,
-    RunContext, StoreError, WriteError,
+    BeatAnswer, MockBeatStore, MockLeaseStore, MockPublish, MockRunStore, MockWatch, Notice,
+    Requeued, RunContext, StoreError, Watcher, WriteError,
 };
 use musterbeat_core::roster::RollEntry;
 use musterbeat_core::run::{Outcome, Run, RunEnd, RunKind, Token};
@@ -290,7 +292,9 @@ impl Bench {
         let mut publish = MockPublish::new();
         let diary = self.diary.clone();
         publish.expect_publish().returning(move |topic, id| {
-            diary.note(format!("{} {} published", topic.as_str(), id.as_u128()));
+            if topic != Topic::Claimed {
+                diary.note(format!("{} {} published", topic.as_str(), id.as_u128()));
+            }
         });
         publish
     }
@@ -298,7 +302,11 @@ impl Bench {
     fn watch(&self) -> MockWatch {
         let mut watch = MockWatch::new();
         let bell = Arc::clone(&self.bell);
-        watch.expect_watch().returning(move |_, _| Ok(Box::new(Bell(Arc::clone(&bell)))));
+        watch.expect_watch().returning(move |topic, _| {
+            let rung = topic == Topic::Pending;
+            Ok(Box::new(Bell(if rung { Arc::clone(&bell) } else { Arc::default() })))
+        });
+        watch.expect_is_confirmed().return_const(false);
         watch
     }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use musterbeat_core::port::ResyncCause;
 use proptest::prelude::*;
 use tokio::task::yield_now;
 use tokio::time::timeout;
@@ -136,7 +137,7 @@ fn carry_out(
             }
         }
         Act::Resync(topic, cause) => {
-            hub.resync(topic, cause);
+            hub.resync(topic, Resync::of(cause));
             for (_, naive) in watchers {
                 naive.resync(topic, cause);
             }
@@ -152,7 +153,7 @@ impl Naive {
                 Notice::Changed(marked) => {
                     marked.insert(*id);
                     if marked.len() > MARKS_MAX && self.interest == Interest::All {
-                        self.pending = Some(Notice::Resync(ResyncCause::Overflow));
+                        self.pending = Some(Notice::Resync(Resync::of(ResyncCause::Overflow)));
                     }
                 }
                 Notice::Resync(_) => {}
@@ -162,7 +163,7 @@ impl Naive {
 
     fn resync(&mut self, topic: Topic, cause: ResyncCause) {
         if self.topic == topic && !matches!(self.pending, Some(Notice::Resync(_))) {
-            self.pending = Some(Notice::Resync(cause));
+            self.pending = Some(Notice::Resync(Resync::of(cause)));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use musterbeat_core::port::{Interest, Notice, Publish, ResyncCause, Topic, Watch};
+use musterbeat_core::port::{Interest, Notice, Publish, Resync, ResyncCause, Topic, Watch};
 use musterbeat_pubsub::{MARKS_MAX, MemoryTransport};
 
 use crate::conformance::{Rig, conformance, id, ids, within};
@@ -67,7 +67,7 @@ async fn pause_longer_than_the_marks_ends_in_a_resync() {
     transport.pause(Topic::Chat);
     (0..=MARKS_MAX as u128).for_each(|number| transport.publish(Topic::Chat, id(number)));
     transport.resume(Topic::Chat);
-    assert_eq!(within(watcher.recv()).await, Notice::Resync(ResyncCause::Overflow));
+    assert_eq!(within(watcher.recv()).await, Notice::Resync(Resync::of(ResyncCause::Overflow)));
 }
 
 #[tokio::test]
@@ -81,5 +81,5 @@ async fn loss_during_a_pause_is_told_when_it_resumes() {
     transport.heal(Topic::Chat);
     transport.publish(Topic::Chat, id(2));
     transport.resume(Topic::Chat);
-    assert_eq!(within(watcher.recv()).await, Notice::Resync(ResyncCause::Gap));
+    assert_eq!(within(watcher.recv()).await, Notice::Resync(Resync::of(ResyncCause::Gap)));
 }

@@ -5,6 +5,7 @@
 mod access;
 mod chats;
 mod client;
+mod doctor;
 mod events;
 mod operations;
 mod ownership;

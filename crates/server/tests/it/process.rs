@@ -13,7 +13,7 @@ use crate::client::PATIENCE;
 use crate::replica::{Replica, musterbeat};
 
 /// Starts a server on a PostgreSQL of its own, with quick answers.
-fn start(data_dir: &Path) -> Replica {
+pub(crate) fn start(data_dir: &Path) -> Replica {
     Replica::start(on_its_own(data_dir).env("MUSTERBEAT_ECHO_PACE", "1ms"))
 }
 

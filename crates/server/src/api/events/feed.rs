@@ -43,7 +43,7 @@ pub(super) struct Feed {
     /// INVARIANT: everything up to it was sent or is in `ready`.
     version: Option<Version>,
     seen: Option<Seen>,
-    /// One page at most: the next is read when this is empty.
+    /// One page at most, and the pieces before it: the next is read when this is empty.
     ready: VecDeque<Event>,
     /// Whether there is a next page already.
     behind: bool,
@@ -181,6 +181,14 @@ impl Feed {
         wake
     }
 
+    /// Queues the pieces that are there: what was just read may hold the answer that they led to.
+    fn take_parts(&mut self) {
+        for _ in 0..PARTS_IN_ROW_MAX {
+            let Some(part) = self.parts.next().now_or_never() else { return };
+            self.ready.extend(described(part));
+        }
+    }
+
     /// Says whether changes wait behind pieces that do not end.
     fn owes_a_look(&mut self) -> bool {
         if self.parts_in_row < PARTS_IN_ROW_MAX {
@@ -219,6 +227,10 @@ impl Feed {
         let read = self.app.chat_store.changes(self.chat, reach, self.version).await?;
         let Some(changes) = read else { return Ok(false) };
         self.behind = changes.reached < changes.chat.version;
+        // A follower begins with the snapshot.
+        if self.seen.is_some() {
+            self.take_parts();
+        }
         self.tell(changes);
         Ok(true)
     }
