@@ -23,13 +23,24 @@ use crate::http::extract::{ChatUser, PathOf, QueryOf};
 use crate::http::problem::{AnyProblem, ObjectProblem, Problem};
 use crate::identity::Caller;
 use feed::Feed;
+pub(super) use feed::{is_still_welcome, json, next_look, notified, watch};
 
 /// Pause after which a quiet stream sends a `ping`: shorter than proxies' patience.
-const PING_INTERVAL: Duration = Duration::from_secs(15);
+pub(super) const PING_INTERVAL: Duration = Duration::from_secs(15);
 
 /// What events of a stream are called.
-const EVENTS: [&str; 9] =
-    ["snapshot", "message", "queue", "status", "error", "part", "resync", "history_reset", "ping"];
+const EVENTS: [&str; 10] = [
+    "snapshot",
+    "message",
+    "queue",
+    "status",
+    "error",
+    "part",
+    "resync",
+    "history_reset",
+    "chat",
+    "ping",
+];
 
 /// How to follow a chat.
 #[derive(Debug, Deserialize, IntoParams)]

@@ -131,7 +131,7 @@ impl Feed {
             ended: false,
         };
         // Again, since it may have been revoked before its watch began.
-        if !feed.is_still_welcome().await? {
+        if !is_still_welcome(&feed.app, feed.caller).await? {
             return Err(Problem::token_unknown());
         }
         if !feed.read().await? {
@@ -157,7 +157,9 @@ impl Feed {
                 Wake::Part(part) => self.ready.extend(described(part)),
                 Wake::Changed => self.follow().await,
                 // When storage does not answer, the client comes back and is asked again.
-                Wake::Revoked => self.ended |= !self.is_still_welcome().await.unwrap_or(false),
+                Wake::Revoked => {
+                    self.ended |= !is_still_welcome(&self.app, self.caller).await.unwrap_or(false)
+                }
                 Wake::End => {
                     // The last turn may have ended with the server: it is told before the stream is.
                     self.follow().await;
@@ -198,13 +200,6 @@ impl Feed {
         self.changes.recv().now_or_never().is_some()
     }
 
-    async fn is_still_welcome(&mut self) -> Result<bool, StoreError> {
-        match self.caller.token {
-            Some(token) => self.app.store.token_in_force(token).await,
-            None => Ok(true),
-        }
-    }
-
     /// Reads what changed; a follower that cannot be served is let go, to come back later.
     async fn follow(&mut self) {
         match self.read().await {
@@ -224,7 +219,7 @@ impl Feed {
     async fn read(&mut self) -> Result<bool, StoreError> {
         self.look_at = next_look();
         let reach = self.caller.reach();
-        let read = self.app.chat_store.changes(self.chat, reach, self.version).await?;
+        let read = self.app.chat_reader.changes(self.chat, reach, self.version).await?;
         let Some(changes) = read else { return Ok(false) };
         self.behind = changes.reached < changes.chat.version;
         // A follower begins with the snapshot.
@@ -236,7 +231,7 @@ impl Feed {
     }
 
     fn tell(&mut self, changes: Changes) {
-        let Changes { chat, messages, queue, reset, reached } = changes;
+        let Changes { chat, messages, queue, reset, reached, .. } = changes;
         let chat = Chat::from(chat);
         let messages: Vec<Message> = messages.into_iter().map(Message::from).collect();
         let queue: Vec<Queued> = queue.into_iter().map(Queued::from).collect();
@@ -288,19 +283,34 @@ impl Seen {
 }
 
 /// Spread evenly, so that followers who came together do not look together.
-fn next_look() -> Instant {
+pub(in crate::api) fn next_look() -> Instant {
     Instant::now() + LOOK_INTERVAL.mul_f64(0.5 + rand::random::<f64>() / 2.0)
 }
 
-async fn watch(watch: &dyn Watch, topic: Topic, id: Uuid) -> Result<Box<dyn Watcher>, Problem> {
+pub(in crate::api) async fn watch(
+    watch: &dyn Watch,
+    topic: Topic,
+    id: Uuid,
+) -> Result<Box<dyn Watcher>, Problem> {
     watch.watch(topic, Interest::Ids(BTreeSet::from([id]))).await.map_err(|error| {
         tracing::error!(error = &error as &dyn std::error::Error, "changes cannot be watched");
         Problem::new(Kind::Unavailable, "changes cannot be watched for now")
     })
 }
 
+/// Says whether a caller's token is in force; none is asked for in `dev`.
+pub(in crate::api) async fn is_still_welcome(
+    app: &App,
+    caller: Caller,
+) -> Result<bool, StoreError> {
+    match caller.token {
+        Some(token) => app.store.token_in_force(token).await,
+        None => Ok(true),
+    }
+}
+
 /// Waits for a notice of a token, for ever when there is none.
-async fn notified(token: &mut Option<Box<dyn Watcher>>) {
+pub(in crate::api) async fn notified(token: &mut Option<Box<dyn Watcher>>) {
     match token {
         Some(watcher) => {
             watcher.recv().await;
@@ -334,6 +344,6 @@ fn described(part: PartEvent) -> Option<Event> {
     Some(Event::default().event(name).data(data))
 }
 
-fn json(value: &impl Serialize) -> String {
+pub(in crate::api) fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("an event has no keys that JSON lacks")
 }
