@@ -5,11 +5,15 @@
 mod beats;
 mod chats;
 mod doctor;
+mod family;
 mod faults;
+mod feed;
+mod matrix;
 mod messages;
 mod migrations;
 mod queue;
 mod recovery;
 mod runs;
 mod setup;
+mod statements;
 mod tokens;
