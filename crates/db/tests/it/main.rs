@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 mod beats;
+mod caps;
 mod chats;
 mod doctor;
 mod family;
