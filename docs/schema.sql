@@ -70,19 +70,22 @@ create table chats (
     last_read_message_id bigint,
     created_at timestamp with time zone not null default now(),
     updated_at timestamp with time zone not null default now(),
+    changed_in bigint not null default ((pg_current_xact_id())::text)::bigint,
     constraint chats_pkey PRIMARY KEY (id),
     constraint chats_id_fkey FOREIGN KEY (id) REFERENCES runs(run_id),
     constraint chats_parent_id_fkey FOREIGN KEY (parent_id) REFERENCES chats(id) ON DELETE SET NULL,
     constraint chats_root_id_fkey FOREIGN KEY (root_id) REFERENCES chats(id) ON DELETE SET NULL
 );
+CREATE INDEX chats_changed_of_owner ON public.chats USING btree (owner_id, changed_in);
 CREATE INDEX chats_of_owner ON public.chats USING btree (owner_id, updated_at DESC, id DESC);
-CREATE INDEX chats_of_parent ON public.chats USING btree (parent_id);
-CREATE INDEX chats_of_root ON public.chats USING btree (root_id);
+CREATE INDEX chats_of_parent ON public.chats USING btree (parent_id, created_at, id);
+CREATE INDEX chats_of_root ON public.chats USING btree (root_id, created_at, id);
 comment on table chats is 'Chats; where one stands is in its run.';
 comment on column chats.id is 'The id of its run.';
 comment on column chats.root_id is 'The first ancestor; null for a root.';
 comment on column chats.model is 'The model of the next turn, unless that names another.';
 comment on column chats.updated_at is 'Orders the list: moves on create, user message, finished turn, title and archive.';
+comment on column chats.changed_in is 'The transaction that last changed the row: a feed goes on from those that had ended when it last looked.';
 
 create table run_heartbeats (
     run_id uuid not null,
@@ -120,6 +123,7 @@ create table runs (
     autovacuum_vacuum_threshold=500,
     fillfactor=70
 );
+CREATE INDEX runs_active_of_owner ON public.runs USING btree (kind, owner_id) WHERE (status = ANY (ARRAY['running'::run_status, 'interrupting'::run_status]));
 CREATE INDEX runs_owned ON public.runs USING btree (worker_id) WHERE (status = ANY (ARRAY['running'::run_status, 'interrupting'::run_status]));
 CREATE INDEX runs_pending ON public.runs USING btree (kind, round, ready_at) WHERE (status = 'pending'::run_status);
 CREATE INDEX runs_pending_of_owner ON public.runs USING btree (kind, owner_id, round) WHERE (status = 'pending'::run_status);

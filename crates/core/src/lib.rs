@@ -5,13 +5,14 @@
 //! through the [ports](port), which `musterbeat-db` and `musterbeat-pubsub` implement.
 //!
 //! ```
-//! use musterbeat_core::chat::{decide, Event, Facts, Write, QUEUE_MAX};
+//! use musterbeat_core::chat::{decide, table, Event, WhenBusy, Write, QUEUE_MAX};
 //! use musterbeat_core::message::{Content, Turn};
 //! use musterbeat_core::run::RunStatus;
 //!
-//! let facts = Facts { status: RunStatus::Waiting, stop: false, archived: false, queued: 0 };
+//! let waiting = table::State::ALL[0].facts(0);
 //! let turn = Turn { content: Content::text("hello")?, model: None, created_by: None };
-//! let effects = decide(&facts, Event::Send(turn), QUEUE_MAX)?;
+//! let event = Event::Send { turn, when_busy: WhenBusy::Queue };
+//! let effects = decide(&waiting, event, QUEUE_MAX)?.expect("it changes the chat");
 //! assert_eq!(effects.status, RunStatus::Pending);
 //! assert!(matches!(effects.writes[..], [Write::Append(_)]));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -29,7 +30,9 @@ pub mod roster;
 pub mod sighting;
 pub mod summons;
 
+pub mod call;
 pub mod chat;
+pub mod lineage;
 pub mod page;
 
 pub mod backoff;

@@ -1,6 +1,7 @@
 //! What is said in a chat.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::id::{ChatId, MessageId, OwnerId, QueuedId, Version};
 use crate::invalid::{Invalid, check_text};
@@ -14,6 +15,12 @@ pub const TEXT_BYTES_MAX: usize = 256 * 1024;
 
 /// Bytes of text in one content, at most.
 pub const CONTENT_BYTES_MAX: usize = 512 * 1024;
+
+/// Parts of one content that a runner produced, at most.
+pub const PRODUCED_PARTS_MAX: usize = 1_024;
+
+/// Bytes of one content that a runner produced, as JSON, at most.
+pub const PRODUCED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Bytes of a model's name, at most.
 pub const MODEL_BYTES_MAX: usize = 200;
@@ -53,9 +60,28 @@ pub enum Part {
         /// The text.
         text: String,
     },
+    /// A call of a tool, by the assistant.
+    ToolCall {
+        /// Names the call within its chat.
+        id: String,
+        /// Which tool.
+        name: String,
+        /// With what.
+        input: Value,
+    },
+    /// What a call came to.
+    ToolResult {
+        /// Which call.
+        id: String,
+        /// What the tool said.
+        output: String,
+        /// Whether the tool failed, or did not run to its end.
+        #[serde(default)]
+        is_error: bool,
+    },
     /// What a newer release stored; it is kept as it is, and users cannot send it.
     #[serde(untagged)]
-    Other(serde_json::Map<String, serde_json::Value>),
+    Other(serde_json::Map<String, Value>),
 }
 
 impl Part {
@@ -63,8 +89,41 @@ impl Part {
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Self::Text { text } => Some(text),
-            Self::Other(_) => None,
+            Self::ToolCall { .. } | Self::ToolResult { .. } | Self::Other(_) => None,
         }
+    }
+}
+
+impl Part {
+    fn storable(self) -> Self {
+        let mend =
+            |text: String| if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text };
+        match self {
+            Self::Text { text } => Self::Text { text: mend(text) },
+            Self::ToolCall { id, name, input } => {
+                Self::ToolCall { id: mend(id), name: mend(name), input: without_nul(input) }
+            }
+            Self::ToolResult { id, output, is_error } => {
+                Self::ToolResult { id: mend(id), output: mend(output), is_error }
+            }
+            Self::Other(fields) => match without_nul(Value::Object(fields)) {
+                Value::Object(fields) => Self::Other(fields),
+                _ => unreachable!("an object stays one"),
+            },
+        }
+    }
+}
+
+fn without_nul(value: Value) -> Value {
+    let mend = |text: String| text.replace('\0', "\u{fffd}");
+    match value {
+        Value::String(text) => Value::String(mend(text)),
+        Value::Array(values) => Value::Array(values.into_iter().map(without_nul).collect()),
+        Value::Object(fields) => {
+            let fields = fields.into_iter().map(|(key, value)| (mend(key), without_nul(value)));
+            Value::Object(fields.collect())
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => value,
     }
 }
 
@@ -118,6 +177,33 @@ impl Content {
         let mut text = text.replace('\0', "\u{fffd}");
         text.truncate(text.floor_char_boundary(CONTENT_BYTES_MAX));
         Self(vec![Part::Text { text }])
+    }
+
+    /// Takes parts that a runner produced, calls of tools and their results among them.
+    ///
+    /// NUL becomes U+FFFD in every text, since PostgreSQL cannot store it.
+    ///
+    /// # Errors
+    /// Refuses more than [`PRODUCED_PARTS_MAX`] parts and more than [`PRODUCED_BYTES_MAX`].
+    pub fn produced_parts(parts: Vec<Part>) -> Result<Self, Invalid> {
+        if parts.len() > PRODUCED_PARTS_MAX {
+            let reason =
+                format!("has {} parts, at most {PRODUCED_PARTS_MAX} are allowed", parts.len());
+            return Err(Invalid::new("content", reason));
+        }
+        let content = Self(parts.into_iter().map(Part::storable).collect());
+        let bytes = serde_json::to_vec(&content).map_or(usize::MAX, |json| json.len());
+        if bytes > PRODUCED_BYTES_MAX {
+            let reason =
+                format!("has {bytes} bytes as JSON, at most {PRODUCED_BYTES_MAX} are allowed");
+            return Err(Invalid::new("content", reason));
+        }
+        Ok(content)
+    }
+
+    /// Takes parts as they are: they were checked, or made here.
+    pub(crate) const fn stored(parts: Vec<Part>) -> Self {
+        Self(parts)
     }
 
     /// Returns the parts, in order.
@@ -176,10 +262,39 @@ impl Turn {
             role: Role::User,
             content: self.content,
             visibility: Visibility::Both,
+            compressed: false,
             model: self.model,
             created_by: self.created_by,
+            usage: Usage::default(),
         }
     }
+}
+
+/// Tokens that a message took, as far as its model told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Usage {
+    /// Read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_tokens: Option<i64>,
+    /// Written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_tokens: Option<i64>,
+    /// Both.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_tokens: Option<i64>,
+    /// Written to think, and not shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_tokens: Option<i64>,
+    /// Put into the provider's cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_creation_tokens: Option<i64>,
+    /// Taken from the provider's cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_read_tokens: Option<i64>,
+    /// How many the model's window holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context_limit: Option<i64>,
 }
 
 /// A message to append to a chat.
@@ -191,10 +306,14 @@ pub struct NewMessage {
     pub content: Content,
     /// For whom.
     pub visibility: Visibility,
+    /// Whether it stands for older messages, as a summary does.
+    pub compressed: bool,
     /// With which model.
     pub model: Option<Model>,
     /// By whom.
     pub created_by: Option<OwnerId>,
+    /// What it cost.
+    pub usage: Usage,
 }
 
 impl NewMessage {
@@ -204,8 +323,10 @@ impl NewMessage {
             role: Role::Assistant,
             content,
             visibility: Visibility::Both,
+            compressed: false,
             model,
             created_by: None,
+            usage: Usage::default(),
         }
     }
 }
@@ -225,12 +346,16 @@ pub struct Message {
     pub content: Content,
     /// For whom.
     pub visibility: Visibility,
+    /// Whether it stands for older messages, as a summary does.
+    pub compressed: bool,
     /// Whether it was taken out of the history.
     pub deleted: bool,
     /// With which model.
     pub model: Option<Model>,
     /// By whom.
     pub created_by: Option<OwnerId>,
+    /// What it cost.
+    pub usage: Usage,
     /// When it was stored.
     pub created_at: Timestamp,
 }
@@ -284,6 +409,19 @@ mod tests {
         assert_eq!(serde_json::to_string(&content).unwrap(), stored);
         let refused = Content::new(content.parts().to_vec()).unwrap_err();
         assert_eq!(refused.field, "content[0]");
+    }
+
+    #[test]
+    fn produced_parts_are_storable_at_any_depth() {
+        let input = serde_json::json!({ "a\0": ["b\0", { "c": "d\0" }] });
+        let call = Part::ToolCall { id: "1".into(), name: "read".into(), input };
+        let result =
+            Part::ToolResult { id: "1".into(), output: "\0binary".into(), is_error: false };
+        let content = Content::produced_parts(vec![call, result]).unwrap();
+        assert!(!serde_json::to_string(&content).unwrap().contains("\\u0000"));
+        let large = part(&"x".repeat(PRODUCED_BYTES_MAX));
+        let refused = Content::produced_parts(vec![large]).unwrap_err().to_string();
+        assert!(refused.contains("at most 4194304 are allowed"), "{refused}");
     }
 
     #[test]

@@ -50,15 +50,15 @@ impl Limit {
 /// On the wire it is `<microseconds>-<uuid>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
-    /// When the last chat of the page was last updated.
-    pub updated_at: Timestamp,
+    /// The time by which the list is sorted, of the last chat of the page.
+    pub at: Timestamp,
     /// That chat.
     pub chat: ChatId,
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.updated_at.micros(), self.chat.uuid().simple())
+        write!(f, "{}-{}", self.at.micros(), self.chat.uuid().simple())
     }
 }
 
@@ -69,7 +69,7 @@ impl FromStr for Cursor {
         let parse = || {
             let (micros, chat) = text.split_once('-')?;
             Some(Self {
-                updated_at: Timestamp::from_micros(micros.parse().ok()?)?,
+                at: Timestamp::from_micros(micros.parse().ok()?)?,
                 chat: ChatId::new(Uuid::try_parse(chat).ok()?),
             })
         };
@@ -117,8 +117,8 @@ mod tests {
     proptest! {
         #[test]
         fn cursor_survives_the_wire(micros in 0_i64..4_000_000_000_000_000, id: u128) {
-            let updated_at = Timestamp::from_micros(micros).unwrap();
-            let cursor = Cursor { updated_at, chat: ChatId::new(Uuid::from_u128(id)) };
+            let at = Timestamp::from_micros(micros).unwrap();
+            let cursor = Cursor { at, chat: ChatId::new(Uuid::from_u128(id)) };
             prop_assert_eq!(cursor.to_string().parse::<Cursor>().unwrap(), cursor);
         }
 

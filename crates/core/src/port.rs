@@ -3,25 +3,32 @@
 //! A method of a store is one transaction, unless it says otherwise. No type of a runtime or a driver appears here.
 //! The feature `mock` gives each port a mockall mock, for tests of loops under paused time.
 
+mod chats;
 mod clock;
 mod notice;
 mod runner;
 mod store;
 
+pub use chats::{
+    ApplyError, By, ChatFilter, ChatReader, ChatStore, FamilyFilter, FeedMark, FeedPage, Kin,
+};
 pub use clock::Clock;
 pub use notice::{
     Interest, Notice, Publish, PublishError, Resync, ResyncCause, Topic, Watch, WatchError, Watcher,
 };
-pub use runner::{ChatRunner, ChatTurn, RunContext, Runner, TurnEnd};
+pub use runner::{
+    AwaitError, ChatContext, ChatRunner, ChatTurn, RunContext, Runner, StepError, TurnEnd,
+};
 pub use store::{
-    ApplyError, Backlog, BeatAnswer, BeatStore, By, ChatFilter, ChatStore, Lease, LeaseStore,
-    Reach, Requeued, RunQueue, RunStore, StoreError, WorkerState, WriteError,
+    Backlog, BeatAnswer, BeatStore, Lease, LeaseStore, Reach, Requeued, RunQueue, RunStore,
+    StoreError, WorkerState, WriteError,
 };
 
 #[cfg(feature = "mock")]
 pub use self::{
+    chats::{MockChatReader, MockChatStore},
     clock::MockClock,
     notice::{MockPublish, MockWatch, MockWatcher},
     runner::{MockChatRunner, MockRunContext, MockRunner},
-    store::{MockBeatStore, MockChatStore, MockLeaseStore, MockRunQueue, MockRunStore},
+    store::{MockBeatStore, MockLeaseStore, MockRunQueue, MockRunStore},
 };

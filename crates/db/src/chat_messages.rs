@@ -1,7 +1,7 @@
 //! The table `chat_messages`: what was said.
 
 use musterbeat_core::id::{ChatId, MessageId, OwnerId, Version};
-use musterbeat_core::message::{Content, Message, Model, NewMessage};
+use musterbeat_core::message::{Content, Message, Model, NewMessage, Role, Usage};
 use musterbeat_core::page::{MESSAGES_MAX, MessagePage, PAGE_BYTES_MAX};
 use musterbeat_core::timestamp::Timestamp;
 use sqlx::PgConnection;
@@ -18,11 +18,39 @@ struct MessageRow {
     version: i64,
     role: RoleColumn,
     content: Json<Content>,
+    content_bytes: i64,
     visibility: VisibilityColumn,
+    compressed: bool,
     deleted: bool,
     model: Option<String>,
     created_by: Option<Uuid>,
+    input_tokens: Option<i64>,
+    output_tokens: Option<i64>,
+    total_tokens: Option<i64>,
+    reasoning_tokens: Option<i64>,
+    cache_creation_tokens: Option<i64>,
+    cache_read_tokens: Option<i64>,
+    context_limit: Option<i64>,
     created_at: OffsetDateTime,
+}
+
+/// Selects messages; the statement from `from` on follows.
+macro_rules! select_messages {
+    ($from:literal $(, $argument:expr)* $(,)?) => {
+        sqlx::query_as!(
+            MessageRow,
+            r#"
+                select id, chat_id, version, role as "role: RoleColumn",
+                       content as "content: Json<Content>",
+                       content_bytes as "content_bytes!",
+                       visibility as "visibility: VisibilityColumn",
+                       compressed, deleted, model, created_by, input_tokens, output_tokens,
+                       total_tokens, reasoning_tokens, cache_creation_tokens, cache_read_tokens,
+                       context_limit, created_at
+            "# + $from
+            $(, $argument)*
+        )
+    };
 }
 
 impl From<MessageRow> for Message {
@@ -34,55 +62,188 @@ impl From<MessageRow> for Message {
             role: row.role.into(),
             content: row.content.0,
             visibility: row.visibility.into(),
+            compressed: row.compressed,
             deleted: row.deleted,
             model: row.model.and_then(stored_model),
             created_by: row.created_by.map(OwnerId::new),
+            usage: Usage {
+                input_tokens: row.input_tokens,
+                output_tokens: row.output_tokens,
+                total_tokens: row.total_tokens,
+                reasoning_tokens: row.reasoning_tokens,
+                cache_creation_tokens: row.cache_creation_tokens,
+                cache_read_tokens: row.cache_read_tokens,
+                context_limit: row.context_limit,
+            },
             created_at: Timestamp::new(row.created_at),
         }
     }
 }
 
-/// Appends messages in their order, in one statement; the run's row must be locked.
+/// A message on its way into the history of a chat whose run is locked.
+#[derive(Clone, Copy, Debug)]
+pub struct Addition<'a> {
+    /// The chat.
+    pub chat: ChatId,
+    /// The chat's version that brings the message.
+    pub version: Version,
+    /// The message.
+    pub message: &'a NewMessage,
+}
+
+/// Appends messages in their order and returns their ids; the runs' rows must be locked.
 ///
-/// Ids ascend in the order of `messages`, because the sort by ordinality is explicit.
+/// One statement: ids ascend in the order of `messages`, because the sort by ordinality is
+/// explicit, and the chats' models move with it where messages name one. Chats of `moved` go to
+/// the front of their owners' lists.
 pub async fn append(
+    conn: &mut PgConnection,
+    messages: &[Addition<'_>],
+    moved: &[ChatId],
+    now: Option<Timestamp>,
+) -> sqlx::Result<Vec<MessageId>> {
+    fn column<'a, T>(messages: &'a [Addition<'a>], of: impl Fn(&'a NewMessage) -> T) -> Vec<T> {
+        messages.iter().map(|addition| of(addition.message)).collect()
+    }
+    let moved: Vec<Uuid> = moved.iter().map(|chat| chat.uuid()).collect();
+    let ids = sqlx::query_scalar!(
+        r#"
+            with new as materialized (
+                select *
+                from unnest(
+                    $1::uuid[], $2::bigint[], $3::message_role[], $4::jsonb[],
+                    $5::message_visibility[], $6::boolean[], $7::text[], $8::uuid[], $9::bigint[],
+                    $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[],
+                    $15::bigint[]
+                ) with ordinality as new (
+                    chat_id, version, role, content, visibility, compressed, model, created_by,
+                    input, output, total, reasoning, cache_creation, cache_read, context_limit,
+                    position
+                )
+            ), moving as (
+                update chats
+                set model = coalesce(
+                        (select new.model from new
+                         where new.chat_id = chats.id and new.model is not null
+                         order by new.position desc limit 1),
+                        model
+                    ),
+                    updated_at = case
+                        when id = any ($16) then greatest(updated_at, coalesce($17::timestamptz, now()))
+                        else updated_at
+                    end,
+                    changed_in = default
+                where id = any ($16)
+                   or id = any (array(select chat_id from new where new.model is not null))
+            )
+            insert into chat_messages (
+                chat_id, version, role, content, visibility, compressed, model, created_by,
+                input_tokens, output_tokens, total_tokens, reasoning_tokens, cache_creation_tokens,
+                cache_read_tokens, context_limit, created_at
+            )
+            select chat_id, version, role, content, visibility, compressed, model, created_by,
+                   input, output, total, reasoning, cache_creation, cache_read, context_limit,
+                   coalesce($17::timestamptz, now())
+            from new
+            order by position
+            returning id
+        "#,
+        &messages.iter().map(|addition| addition.chat.uuid()).collect::<Vec<_>>(),
+        &messages.iter().map(|addition| addition.version.0).collect::<Vec<_>>(),
+        &column(messages, |new| RoleColumn::from(new.role)) as &[RoleColumn],
+        &column(messages, |new| Json(&new.content)) as &[Json<&Content>],
+        &column(messages, |new| VisibilityColumn::from(new.visibility)) as &[VisibilityColumn],
+        &column(messages, |new| new.compressed),
+        &column(messages, |new| new.model.as_ref().map(Model::as_str)) as &[Option<&str>],
+        &column(messages, |new| new.created_by.map(OwnerId::uuid)) as &[Option<Uuid>],
+        &column(messages, |new| new.usage.input_tokens) as &[Option<i64>],
+        &column(messages, |new| new.usage.output_tokens) as &[Option<i64>],
+        &column(messages, |new| new.usage.total_tokens) as &[Option<i64>],
+        &column(messages, |new| new.usage.reasoning_tokens) as &[Option<i64>],
+        &column(messages, |new| new.usage.cache_creation_tokens) as &[Option<i64>],
+        &column(messages, |new| new.usage.cache_read_tokens) as &[Option<i64>],
+        &column(messages, |new| new.usage.context_limit) as &[Option<i64>],
+        &moved,
+        now.map(Timestamp::time),
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(ids.into_iter().map(MessageId).collect())
+}
+
+/// Takes messages out of a chat's history, those from `first` on or all; returns how many.
+///
+/// The run's row must be locked. They are kept, so that readers learn of it.
+pub async fn delete(
     conn: &mut PgConnection,
     chat: ChatId,
     version: Version,
-    messages: &[NewMessage],
-    now: Option<Timestamp>,
-) -> sqlx::Result<()> {
-    let roles: Vec<RoleColumn> = messages.iter().map(|message| message.role.into()).collect();
-    let contents: Vec<Json<&Content>> =
-        messages.iter().map(|message| Json(&message.content)).collect();
-    let visibilities: Vec<VisibilityColumn> =
-        messages.iter().map(|message| message.visibility.into()).collect();
-    let models: Vec<Option<&str>> =
-        messages.iter().map(|message| message.model.as_ref().map(Model::as_str)).collect();
-    let creators: Vec<Option<Uuid>> =
-        messages.iter().map(|message| message.created_by.map(OwnerId::uuid)).collect();
-    sqlx::query!(
+    first: Option<MessageId>,
+) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
         r#"
-            insert into chat_messages
-                (chat_id, version, role, content, visibility, model, created_by, created_at)
-            select $1, $2, new.role, new.content, new.visibility, new.model, new.created_by,
-                   coalesce($8::timestamptz, now())
-            from unnest($3::message_role[], $4::jsonb[], $5::message_visibility[], $6::text[], $7::uuid[])
-                with ordinality as new (role, content, visibility, model, created_by, position)
-            order by new.position
+            update chat_messages
+            set deleted = true, version = $2
+            where chat_id = $1 and id >= coalesce($3, id) and not deleted
         "#,
         chat.uuid(),
         version.0,
-        &roles as &[RoleColumn],
-        &contents as &[Json<&Content>],
-        &visibilities as &[VisibilityColumn],
-        &models as &[Option<&str>],
-        &creators as &[Option<Uuid>],
-        now.map(Timestamp::time),
+        first.map(|first| first.0),
     )
     .execute(conn)
     .await?;
-    Ok(())
+    Ok(done.rows_affected())
+}
+
+/// Replaces what a message says, and its model when one is given; `None` when it is not there.
+///
+/// The run's row must be locked.
+pub async fn rewrite(
+    conn: &mut PgConnection,
+    message: MessageId,
+    version: Version,
+    content: &Content,
+    model: Option<&Model>,
+) -> sqlx::Result<Option<()>> {
+    let done = sqlx::query!(
+        r#"
+            update chat_messages
+            set content = $2, model = coalesce($3, model), version = $4
+            where id = $1 and not deleted
+        "#,
+        message.0,
+        Json(content) as Json<&Content>,
+        model.map(Model::as_str),
+        version.0,
+    )
+    .execute(conn)
+    .await?;
+    Ok((done.rows_affected() == 1).then_some(()))
+}
+
+/// Returns a message, deleted or not; `None` when there is none.
+pub async fn get(conn: &mut PgConnection, message: MessageId) -> sqlx::Result<Option<Message>> {
+    let query = select_messages!("from chat_messages where id = $1", message.0);
+    Ok(query.fetch_optional(conn).await?.map(Message::from))
+}
+
+/// Returns the newest message of a role that is in the history.
+pub async fn last_of_role(
+    conn: &mut PgConnection,
+    chat: ChatId,
+    role: Role,
+) -> sqlx::Result<Option<Message>> {
+    let query = select_messages!(
+        r#"
+            from chat_messages
+            where chat_id = $1 and role = $2 and not deleted
+            order by id desc
+            limit 1
+        "#,
+        chat.uuid(),
+        RoleColumn::from(role) as RoleColumn,
+    );
+    Ok(query.fetch_optional(conn).await?.map(Message::from))
 }
 
 /// Returns messages for the user that changed after `since`, oldest change first.
@@ -94,15 +255,10 @@ pub async fn changed(
     chat: ChatId,
     since: Option<Version>,
 ) -> sqlx::Result<MessagePage> {
-    let rows = sqlx::query!(
+    let query = select_messages!(
         r#"
-            select id, version, role as "role: RoleColumn",
-                   content as "content: Json<Content>",
-                   visibility as "visibility: VisibilityColumn",
-                   deleted, model, created_by, created_at, bytes as "bytes!"
             from (
                 select *,
-                       sum(content_bytes) over (order by version)::bigint as bytes,
                        sum(content_bytes) over (
                            order by version
                            range between unbounded preceding and current row exclude group
@@ -125,24 +281,11 @@ pub async fn changed(
         since.map(|since| since.0),
         i64::from(MESSAGES_MAX),
         i64::from(PAGE_BYTES_MAX),
-    )
-    .fetch_all(conn)
-    .await?;
-    let bytes = rows.last().map_or(0, |last| last.bytes);
+    );
+    let rows = query.fetch_all(conn).await?;
+    let bytes: i64 = rows.iter().map(|row| row.content_bytes).sum();
     let full = rows.len() >= MESSAGES_MAX as usize || bytes >= i64::from(PAGE_BYTES_MAX);
-    let messages = rows.into_iter().map(|row| Message {
-        id: MessageId(row.id),
-        chat_id: chat,
-        version: Version(row.version),
-        role: row.role.into(),
-        content: row.content.0,
-        visibility: row.visibility.into(),
-        deleted: row.deleted,
-        model: row.model.and_then(stored_model),
-        created_by: row.created_by.map(OwnerId::new),
-        created_at: Timestamp::new(row.created_at),
-    });
-    Ok(MessagePage { messages: messages.collect(), full })
+    Ok(MessagePage { messages: rows.into_iter().map(Message::from).collect(), full })
 }
 
 /// Returns the history as a model should see it, oldest first.
@@ -150,35 +293,27 @@ pub async fn changed(
 /// The newest summary is the boundary: system messages that no summary stands for, the boundary
 /// itself, and what came after it.
 pub async fn prompt(conn: &mut PgConnection, chat: ChatId) -> sqlx::Result<Vec<Message>> {
-    let rows = sqlx::query_as!(
-        MessageRow,
+    let query = select_messages!(
         r#"
-            with boundary as (
-                select id
-                from chat_messages
-                where chat_id = $1 and compressed and not deleted and visibility = 'model'
-                order by id desc
-                limit 1
-            )
-            select id, chat_id, version, role as "role: RoleColumn",
-                   content as "content: Json<Content>",
-                   visibility as "visibility: VisibilityColumn",
-                   deleted, model, created_by, created_at
             from chat_messages
+            cross join (
+                select max(summary.id) as boundary
+                from chat_messages as summary
+                where summary.chat_id = $1
+                  and summary.compressed
+                  and not summary.deleted
+                  and summary.visibility = 'model'
+            ) as newest
             where chat_id = $1
               and not deleted
               and visibility in ('model', 'both')
               and (
-                  (not compressed and (
-                      role = 'system' or id > coalesce((select id from boundary), 0)
-                  ))
-                  or id = (select id from boundary)
+                  (not compressed and (role = 'system' or id > coalesce(boundary, 0)))
+                  or id = boundary
               )
             order by id
         "#,
         chat.uuid(),
-    )
-    .fetch_all(conn)
-    .await?;
-    Ok(rows.into_iter().map(Message::from).collect())
+    );
+    Ok(query.fetch_all(conn).await?.into_iter().map(Message::from).collect())
 }

@@ -54,8 +54,10 @@ pub struct Transition {
     pub status: RunStatus,
     /// Whether an interrupt is still to be finished.
     pub stop: bool,
-    /// The error afterwards.
+    /// The error afterwards; none keeps the one it has, if it stays in error.
     pub error: Option<String>,
+    /// Whether it is taken from whoever owns it.
+    pub fences: bool,
     /// Whether its owner writes: that takes a step and proves the run harmless.
     pub by_owner: bool,
 }
@@ -181,9 +183,10 @@ pub async fn write(
             update runs
             set status = $2::run_status,
                 stop = $3,
-                error = $4,
+                error = case when $2::run_status = 'error' then coalesce($4, error) end,
                 worker_id = case when $2::run_status in ('running', 'interrupting') then worker_id end,
                 version = version + 1,
+                fence = fence + case when $7 then 1 else 0 end,
                 step = step + case when $5 then 1 else 0 end,
                 attempts = case when $5 then 0 else attempts end,
                 ready_at = case
@@ -212,10 +215,82 @@ pub async fn write(
         transition.error,
         transition.by_owner,
         now.map(Timestamp::time),
+        transition.fences,
     )
     .fetch_one(conn)
     .await?;
     Ok(Version(version))
+}
+
+/// Locks runs in the order of their ids; returns those that are there.
+pub async fn lock_all(
+    conn: &mut PgConnection,
+    runs: &[RunId],
+    kind: &RunKind,
+) -> sqlx::Result<Vec<(RunId, Locked)>> {
+    let ids: Vec<Uuid> = runs.iter().map(|run| run.uuid()).collect();
+    let rows = sqlx::query!(
+        r#"
+            select run_id, owner_id, status as "status: StatusColumn", stop, worker_id, fence, step,
+                   version
+            from runs
+            where run_id = any ($1)
+              and kind = $2
+            order by run_id
+            for no key update
+        "#,
+        &ids,
+        kind.as_str(),
+    )
+    .fetch_all(conn)
+    .await?;
+    let locked = rows.into_iter().map(|row| {
+        let locked = Locked {
+            owner: OwnerId::new(row.owner_id),
+            status: row.status.into(),
+            stop: row.stop,
+            ownership: Ownership {
+                worker: row.worker_id.map(WorkerId::new),
+                fence: Fence(row.fence),
+                step: Step(row.step),
+            },
+            version: Version(row.version),
+        };
+        (RunId::new(row.run_id), locked)
+    });
+    Ok(locked.collect())
+}
+
+/// Writes transitions of runs whose rows are locked, in one statement; nobody owns them afterwards,
+/// and none becomes pending.
+pub async fn write_all(
+    conn: &mut PgConnection,
+    transitions: &[(RunId, Transition)],
+) -> sqlx::Result<()> {
+    fn column<T>(transitions: &[(RunId, Transition)], of: impl Fn(&Transition) -> T) -> Vec<T> {
+        transitions.iter().map(|(_, transition)| of(transition)).collect()
+    }
+    sqlx::query!(
+        r#"
+            update runs
+            set status = new.status,
+                stop = false,
+                error = case when new.status = 'error' then coalesce(new.error, runs.error) end,
+                worker_id = null,
+                fence = fence + case when new.fences then 1 else 0 end,
+                version = version + 1
+            from unnest($1::uuid[], $2::run_status[], $3::text[], $4::boolean[])
+                as new (run_id, status, error, fences)
+            where runs.run_id = new.run_id
+        "#,
+        &transitions.iter().map(|(run, _)| run.uuid()).collect::<Vec<_>>(),
+        &column(transitions, |new| StatusColumn::from(new.status)) as &[StatusColumn],
+        &column(transitions, |new| new.error.clone()) as &[Option<String>],
+        &column(transitions, |new| new.fences),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// Returns the owner that a statement filters by, `None` for everything.

@@ -1,46 +1,153 @@
 //! Chats: the one place that changes them, and the runner that takes their runs.
 
+mod context;
+mod runs;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use async_trait::async_trait;
-use musterbeat_core::chat::{ANSWER_MESSAGES_MAX, Applied, Event, NewChat};
-use musterbeat_core::id::{ChatId, RunId};
-use musterbeat_core::message::{Message, NewMessage};
+use musterbeat_core::chat::{Applied, Chat, ChatPatch, Event, NewChat, Report};
+use musterbeat_core::id::{ChatId, OwnerId, RunId};
 use musterbeat_core::port::{
-    ApplyError, By, ChatRunner, ChatStore, ChatTurn, Publish, RunContext, Runner, StoreError,
-    Topic, TurnEnd,
+    ApplyError, AwaitError, By, ChatStore, Interest, Publish, Reach, RunContext, StoreError, Topic,
+    Watch,
 };
-use musterbeat_core::run::{Outcome, Run, RunKind, RunStatus, StopCause, Token};
-use tokio::sync::Semaphore;
+use musterbeat_core::run::{RunStatus, StopCause, Token};
+use tokio::time::{Instant, sleep_until};
 
-use crate::panic::caught;
 use crate::retry::Retry;
+
+pub use runs::ChatRuns;
+
+/// Where chats meet the world.
+#[derive(Clone)]
+pub struct ChatPorts {
+    /// Changes them.
+    pub store: Arc<dyn ChatStore>,
+    /// Tells of changes.
+    pub publish: Arc<dyn Publish>,
+    /// Learns of changes.
+    pub watch: Arc<dyn Watch>,
+}
+
+impl ChatPorts {
+    /// Meets the world through one store and one transport.
+    pub fn new(store: Arc<dyn ChatStore>, notices: Arc<impl Publish + Watch + 'static>) -> Self {
+        Self { store, publish: notices.clone(), watch: notices }
+    }
+}
+
+/// How long somebody waits for a chat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AwaitTimes {
+    /// For how long at most, when they do not say.
+    pub timeout: Duration,
+    /// How often they look, whatever notices say; half of it at least, by jitter.
+    pub poll: Duration,
+}
+
+impl Default for AwaitTimes {
+    fn default() -> Self {
+        Self { timeout: Duration::from_mins(5), poll: Duration::from_secs(5) }
+    }
+}
+
+/// Longest wait for a chat: who needs more waits again.
+pub const AWAIT_TIMEOUT_MAX: Duration = Duration::from_hours(1);
 
 /// Changes chats, and publishes each change after its commit. Clones share the ports.
 #[derive(Clone)]
 pub struct Chats {
-    store: Arc<dyn ChatStore>,
-    publish: Arc<dyn Publish>,
+    ports: ChatPorts,
+    awaits: AwaitTimes,
 }
 
 impl Chats {
-    /// Changes the chats of `store`.
-    pub fn new(store: Arc<dyn ChatStore>, publish: Arc<dyn Publish>) -> Self {
-        Self { store, publish }
+    /// Changes the chats behind `ports`.
+    pub fn new(ports: ChatPorts) -> Self {
+        Self { ports, awaits: AwaitTimes::default() }
+    }
+
+    /// Sets how long somebody waits for a chat.
+    #[must_use]
+    pub fn with_await_times(self, awaits: AwaitTimes) -> Self {
+        Self { awaits, ..self }
     }
 
     /// Creates a chat and wakes a worker for it; see [`ChatStore::create`].
-    pub async fn create(&self, chat: NewChat) -> Result<Applied, ApplyError> {
-        let applied = self.store.create(chat).await?;
+    pub async fn create(&self, chat: NewChat, reach: Reach) -> Result<Applied, ApplyError> {
+        let applied = self.ports.store.create(chat, reach).await?;
         self.changed(&applied);
         Ok(applied)
     }
 
     /// Applies an event to a chat; see [`ChatStore::apply`].
     pub async fn apply(&self, chat: ChatId, by: By, event: Event) -> Result<Applied, ApplyError> {
-        let applied = self.store.apply(chat, by, event).await?;
+        let applied = self.ports.store.apply(chat, by, event).await?;
         self.changed(&applied);
         Ok(applied)
+    }
+
+    /// Changes what is no history of a chat; see [`ChatStore::update`].
+    pub async fn update(
+        &self,
+        chat: ChatId,
+        reach: Reach,
+        patch: ChatPatch,
+    ) -> Result<Option<Chat>, StoreError> {
+        let updated = self.ports.store.update(chat, reach, patch).await?;
+        if let Some(chat) = &updated {
+            self.ports.publish.publish(Topic::Owner, chat.owner.uuid());
+        }
+        Ok(updated)
+    }
+
+    /// Returns how a chat stands; see [`ChatStore::report`].
+    pub async fn report(&self, chat: ChatId, reach: Reach) -> Result<Option<Report>, StoreError> {
+        self.ports.store.report(chat, reach).await
+    }
+
+    /// Waits until a chat has nothing to do, for `timeout` at most; returns how it stands then.
+    ///
+    /// No time, or none given, means the default; more than [`AWAIT_TIMEOUT_MAX`] is cut to it.
+    pub async fn wait(
+        &self,
+        chat: ChatId,
+        reach: Reach,
+        timeout: Option<Duration>,
+    ) -> Result<Report, AwaitError> {
+        let timeout = timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(self.awaits.timeout);
+        let deadline = Instant::now() + timeout.min(AWAIT_TIMEOUT_MAX);
+        let interest = Interest::Ids(BTreeSet::from([chat.uuid()]));
+        // Before the first look: what happens after it leads to a notice.
+        let mut changes = self.ports.watch.watch(Topic::Chat, interest).await?;
+        loop {
+            let report = self.ports.store.report(chat, reach).await?;
+            let report = report.ok_or(AwaitError::NotFound)?;
+            if report.is_at_rest() || deadline <= Instant::now() {
+                return Ok(report);
+            }
+            let poll = self.awaits.poll.mul_f64(0.5 + rand::random::<f64>() / 2.0);
+            tokio::select! {
+                _ = changes.recv() => {}
+                () = sleep_until(deadline.min(Instant::now() + poll)) => {}
+            }
+        }
+    }
+
+    /// Waits as [`wait`](Self::wait) does, for a chat that descends from `ancestor`.
+    pub async fn wait_for_descendant(
+        &self,
+        ancestor: ChatId,
+        descendant: ChatId,
+        timeout: Option<Duration>,
+    ) -> Result<Report, AwaitError> {
+        let lineage = self.ports.store.ancestors(descendant).await?;
+        if !lineage.descends_from(ancestor) {
+            return Err(AwaitError::NotADescendant(descendant));
+        }
+        self.wait(descendant, Reach::Everything, timeout).await
     }
 
     /// Sends an owner's write again until it is answered, which is harmless: it names its step.
@@ -66,159 +173,25 @@ impl Chats {
     }
 
     fn changed(&self, applied: &Applied) {
-        self.publish.publish(Topic::Chat, applied.chat.uuid());
+        for chat in applied.family.iter().chain([&applied.chat]) {
+            let run = RunId::from(*chat).uuid();
+            // First: who is told that a run changed may look at once whether it is still theirs.
+            if applied.stops {
+                self.ports.publish.publish(Topic::Stop, run);
+            }
+            self.ports.publish.publish(Topic::Chat, chat.uuid());
+        }
+        self.ports.publish.publish(Topic::Owner, applied.owner.uuid());
         // Whatever the event: a run that others held locked may have been passed over.
         if applied.status == RunStatus::Pending {
-            self.publish.publish(Topic::Pending, RunId::from(applied.chat).uuid());
+            self.ports.publish.publish(Topic::Pending, RunId::from(applied.chat).uuid());
         }
     }
-}
 
-/// Prompts read at once.
-///
-/// Each claim starts a hundred turns, and the next one must not wait behind their prompts: so
-/// these leave most of the connections to others.
-const PROMPTS_AT_ONCE: usize = 4;
-
-/// Takes the runs of chats: turn by turn it asks a [`ChatRunner`] and stores its answer.
-pub struct ChatRuns {
-    chats: Chats,
-    runner: Arc<dyn ChatRunner>,
-    prompts: Semaphore,
-}
-
-impl ChatRuns {
-    /// Answers `chats` with `runner`.
-    pub fn new(chats: Chats, runner: Arc<dyn ChatRunner>) -> Self {
-        Self { chats, runner, prompts: Semaphore::new(PROMPTS_AT_ONCE) }
-    }
-
-    /// Answers one turn; `None` when the run is to go back to the others.
-    async fn turn(
-        &self,
-        run: &Run,
-        chat: ChatId,
-        context: &Arc<dyn RunContext>,
-    ) -> Result<Option<Event>, StoreError> {
-        if run.stop {
-            // Claimed only to finish an interrupt: nothing of an answer is left.
-            return Ok(Some(Event::FinishTurn { answer: vec![], draining: context.is_draining() }));
-        }
-        let turn = self.prepared(run, chat, &**context).await?;
-        let model = turn.model.clone();
-        let ended = caught(self.runner.turn(turn, Arc::clone(context))).await;
-        Ok(match ended {
-            Ok(TurnEnd::Answer(answer)) if answer.len() > ANSWER_MESSAGES_MAX => {
-                let error = format!(
-                    "the answer has {} messages, at most {ANSWER_MESSAGES_MAX} are allowed",
-                    answer.len()
-                );
-                Some(Event::FinishError { error })
-            }
-            Ok(TurnEnd::Answer(answer)) => {
-                Some(Event::FinishTurn { answer, draining: context.is_draining() })
-            }
-            Ok(TurnEnd::Failed(error)) | Err(error) => Some(Event::FinishError { error }),
-            Ok(TurnEnd::Stopped(partial)) => match context.stop_cause() {
-                Some(StopCause::Interrupted) => {
-                    let answer = partial.map(|content| NewMessage::answer(content, model));
-                    let answer = answer.into_iter().collect();
-                    Some(Event::FinishTurn { answer, draining: context.is_draining() })
-                }
-                Some(_) => None,
-                None => {
-                    let error = "the runner stopped without being asked to".to_owned();
-                    Some(Event::FinishError { error })
-                }
-            },
-        })
-    }
-
-    async fn prepared(
-        &self,
-        run: &Run,
-        chat: ChatId,
-        context: &dyn RunContext,
-    ) -> Result<ChatTurn, StoreError> {
-        let prompt = self.prompt(chat, context).await?;
-        let model = prompt.iter().rev().find_map(|message| message.model.clone());
-        Ok(ChatTurn { chat, owner: run.owner, model, prompt })
-    }
-
-    async fn prompt(
-        &self,
-        chat: ChatId,
-        context: &dyn RunContext,
-    ) -> Result<Vec<Message>, StoreError> {
-        let mut retry = Retry::new(context);
-        loop {
-            // Not held while it waits to try again: others may have more luck.
-            let permit = self.prompts.acquire().await.expect("nobody closes the semaphore");
-            let read = self.chats.store.prompt(chat).await;
-            drop(permit);
-            match read {
-                Ok(prompt) => return Ok(prompt),
-                Err(error) => retry.wait(error).await?,
-            }
-        }
-    }
-}
-
-#[async_trait]
-impl Runner for ChatRuns {
-    fn kind(&self) -> RunKind {
-        RunKind::CHAT
-    }
-
-    fn changed(&self, run: RunId) {
-        self.chats.publish.publish(Topic::Chat, run.uuid());
-    }
-
-    async fn run(&self, run: Run, context: Arc<dyn RunContext>) -> Outcome {
-        let chat = ChatId::new(run.id.uuid());
-        // The claim moved the chat's version.
-        self.chats.publish.publish(Topic::Chat, chat.uuid());
-        let mut token = run.token;
-        loop {
-            let event = match self.turn(&run, chat, &context).await {
-                Ok(Some(event)) => event,
-                Ok(None) => return Outcome::GivenBack,
-                Err(error) => match unless_passing(chat, error.into()) {
-                    Some(event) => event,
-                    None => return Outcome::GivenBack,
-                },
-            };
-            context.ending();
-            let mut settled = self.chats.settle(chat, token, event, &*context).await;
-            if let Err(error @ (ApplyError::Store(_) | ApplyError::Refused(_))) = settled {
-                let Some(event) = unless_passing(chat, error) else { return Outcome::GivenBack };
-                settled = self.chats.settle(chat, token, event, &*context).await;
-            }
-            match settled {
-                Ok(applied) if applied.status.is_owned() => {
-                    token.step = applied.step;
-                    context.begin(token.step);
-                }
-                // Or somebody else owns the run: its end is theirs to write.
-                Ok(_) | Err(ApplyError::Fenced | ApplyError::NotFound) => return Outcome::Settled,
-                Err(error) => return Outcome::Failed(error.to_string()),
-            }
-        }
-    }
-}
-
-/// Says what becomes of a turn that storage did not take; `None` when another worker may try.
-///
-/// What storage refuses, it would refuse again: the turn ends, or it would be asked for ever.
-fn unless_passing(chat: ChatId, error: ApplyError) -> Option<Event> {
-    tracing::warn!(
-        chat.id = %chat,
-        error = &error as &dyn std::error::Error,
-        "a turn could not be read or stored"
-    );
-    match error {
-        ApplyError::Store(StoreError::Unavailable { .. }) => None,
-        error => Some(Event::FinishError { error: format!("the turn was not stored: {error}") }),
+    /// Tells that a chat's run changed hands.
+    fn moved(&self, run: RunId, owner: OwnerId) {
+        self.ports.publish.publish(Topic::Chat, run.uuid());
+        self.ports.publish.publish(Topic::Owner, owner.uuid());
     }
 }
 

@@ -85,7 +85,7 @@ use futures_util::FutureExt;
 use metrics::counter;
 use musterbeat_core::id::ChatId;
 use musterbeat_core::message::{CONTENT_BYTES_MAX, NewMessage};
-use musterbeat_core::port::{ChatRunner, ChatTurn, RunContext, TurnEnd};
+use musterbeat_core::port::{ChatContext, ChatRunner, ChatTurn, RunContext, TurnEnd};
 use nix::sys::signal::Signal;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
@@ -164,7 +164,7 @@ impl Default for CommandLimits {
 
 #[async_trait]
 impl ChatRunner for Command {
-    async fn turn(&self, turn: ChatTurn, context: Arc<dyn RunContext>) -> TurnEnd {
+    async fn turn(&self, turn: ChatTurn, context: Arc<dyn ChatContext>) -> TurnEnd {
         let end = self.answer(turn, &*context).await.unwrap_or_else(|error| {
             TurnEnd::Failed(format!("{}: {}", self.program.display(), explained(&error)))
         });

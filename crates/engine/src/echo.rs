@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use musterbeat_core::message::{Content, Message, NewMessage, Part, Role};
-use musterbeat_core::port::{ChatRunner, ChatTurn, RunContext, TurnEnd};
+use musterbeat_core::port::{ChatContext, ChatRunner, ChatTurn, TurnEnd};
 
 /// Answers with the words of the question, one by one.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +16,7 @@ pub struct Echo {
 
 #[async_trait]
 impl ChatRunner for Echo {
-    async fn turn(&self, turn: ChatTurn, context: Arc<dyn RunContext>) -> TurnEnd {
+    async fn turn(&self, turn: ChatTurn, context: Arc<dyn ChatContext>) -> TurnEnd {
         let question = question(&turn.prompt);
         let mut said = String::new();
         for word in question.split_inclusive(char::is_whitespace) {

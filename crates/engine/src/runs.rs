@@ -36,15 +36,17 @@ impl Runs {
 
     /// Asks for a run to be stopped; see [`RunQueue::interrupt`].
     ///
-    /// Its owner learns of it by the next beat at the latest.
+    /// Its owner learns of it at once, or by its next beat at the latest.
     pub async fn interrupt(
         &self,
         run: RunId,
         reach: Reach,
     ) -> Result<Option<RunState>, StoreError> {
         let state = self.queue.interrupt(run, reach).await?;
-        if state.as_ref().is_some_and(|state| state.status == RunStatus::Pending) {
-            self.publish.publish(Topic::Pending, run.uuid());
+        match state.as_ref().map(|state| state.status) {
+            Some(RunStatus::Pending) => self.publish.publish(Topic::Pending, run.uuid()),
+            Some(RunStatus::Interrupting) => self.publish.publish(Topic::Stop, run.uuid()),
+            _ => {}
         }
         Ok(state)
     }

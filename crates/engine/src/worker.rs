@@ -4,6 +4,7 @@
 //! heart beats, calls the roll and watches the leases of others; the upkeep takes back what
 //! nobody works on. When the lease lapses everything stops and the worker registers anew.
 
+mod alarm;
 mod heart;
 mod lookout;
 mod pool;
@@ -22,10 +23,12 @@ use musterbeat_core::run::{ATTEMPTS_MAX, Run, RunKind, StopCause};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
+use crate::clock::SystemClock;
 use crate::metrics::{CLAIM_TIMEOUTS, LEASES_LAPSED};
 use crate::parts::PartStreams;
 use crate::retry::BACKOFF;
 use crate::shutdown::Shutdown;
+use alarm::Alarm;
 use heart::{Heart, Lapse};
 use lookout::{Look, Lookout};
 use pool::{Pool, WentBack};
@@ -49,6 +52,25 @@ pub struct Ports {
     pub watch: Arc<dyn Watch>,
     /// Says until when the lease may be believed in.
     pub clock: Arc<dyn Clock>,
+}
+
+impl Ports {
+    /// Meets the world through one store and one transport, by the system's clock.
+    pub fn new(
+        store: Arc<impl LeaseStore + RunStore + RunQueue + 'static>,
+        beats: Arc<dyn BeatStore>,
+        notices: Arc<impl Publish + Watch + 'static>,
+    ) -> Self {
+        Self {
+            leases: store.clone(),
+            beats,
+            runs: store.clone(),
+            queue: store,
+            publish: notices.clone(),
+            watch: notices,
+            clock: Arc::new(SystemClock::default()),
+        }
+    }
 }
 
 /// A kind of run that a worker takes.
@@ -83,6 +105,17 @@ pub struct WorkerOptions {
 }
 
 impl WorkerOptions {
+    /// Takes the defaults for a worker that operators know by `name`, with a fresh id.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self::new(Lease {
+            worker: WorkerId::new(Uuid::now_v7()),
+            name: name.into(),
+            advertise_url: None,
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+            capacity: 0,
+        })
+    }
+
     /// Takes the defaults for everything but the lease.
     pub fn new(lease: Lease) -> Self {
         Self {
@@ -162,11 +195,12 @@ impl Worker {
     pub async fn run(mut self) {
         // Before the first look: what becomes pending after it leads to a notice.
         let mut lookout = Lookout::open(&self.ports, self.options.poll_interval).await;
+        let mut alarm = Alarm::open(&*self.ports.watch).await;
         let mut former = None;
         let mut worker = self.options.lease.worker;
         while let Some(tenure) = self.register(worker).await {
             let tenure = Arc::new(tenure);
-            let lapse = self.serve(&tenure, former.take(), &mut lookout).await;
+            let lapse = self.serve(&tenure, former.take(), &mut lookout, &mut alarm).await;
             former = Some(worker);
             if let Some(lapse) = lapse {
                 self.stop(&tenure, lapse).await;
@@ -216,10 +250,11 @@ impl Worker {
         tenure: &Arc<Tenure>,
         former: Option<WorkerId>,
         lookout: &mut Lookout,
+        alarm: &mut Alarm,
     ) -> Option<Lapse> {
         let (ports, options) = (self.ports.clone(), self.options.clone());
         let (runners, wanted) = (self.pool.runners(), Wanted::default());
-        let heart = Heart::new(tenure, Arc::clone(&ports.beats), options.times, &wanted);
+        let heart = Heart::new(tenure, Arc::clone(&ports.beats), options.times, &wanted, alarm);
         let upkeep = Upkeep {
             worker: tenure.worker(),
             former,

@@ -74,7 +74,8 @@ impl Channel {
 const fn shards(topic: Topic) -> u8 {
     match topic {
         Topic::Chat => 16,
-        Topic::Pending | Topic::Claimed | Topic::Token => 1,
+        Topic::Owner => 4,
+        Topic::Pending | Topic::Claimed | Topic::Stop | Topic::Token => 1,
     }
 }
 
@@ -85,6 +86,8 @@ const fn number(topic: Topic) -> u8 {
         Topic::Claimed => 1,
         Topic::Chat => 2,
         Topic::Token => 3,
+        Topic::Stop => 4,
+        Topic::Owner => 5,
     }
 }
 

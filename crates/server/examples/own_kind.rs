@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
-use musterbeat_core::id::{OwnerId, RunId, WorkerId};
+use musterbeat_core::id::{OwnerId, RunId};
 use musterbeat_core::lease::LeaseTimes;
-use musterbeat_core::port::{Lease, Reach, RunContext, Runner};
+use musterbeat_core::port::{Reach, RunContext, Runner};
 use musterbeat_core::run::{NewRun, Outcome, Run, RunKind, RunStatus};
 use musterbeat_db::{PgBeats, PgStore, PoolLimits, connect, migrate};
-use musterbeat_engine::clock::SystemClock;
 use musterbeat_engine::parts::PartStreams;
 use musterbeat_engine::runs::Runs;
 use musterbeat_engine::shutdown::Shutdown;
@@ -49,17 +48,10 @@ async fn main() -> anyhow::Result<()> {
     migrate(&pool).await?;
     let store = Arc::new(PgStore::new(pool));
     let notices = Arc::new(PgTransport::start(&url, &PgTransportOptions::DEFAULT)?);
-    let ports = Ports {
-        leases: store.clone(),
-        beats: Arc::new(PgBeats::new(&url, LeaseTimes::DEFAULT.beat_interval())?),
-        runs: store.clone(),
-        queue: store.clone(),
-        publish: notices.clone(),
-        watch: notices.clone(),
-        clock: Arc::new(SystemClock::default()),
-    };
+    let beats = Arc::new(PgBeats::new(&url, LeaseTimes::DEFAULT.beat_interval())?);
+    let ports = Ports::new(store.clone(), beats, notices.clone());
     let serving = vec![Serving { runner: Arc::new(NightlyReport), capacity: 4 }];
-    let (options, shutdown) = (WorkerOptions::new(lease()), Shutdown::default());
+    let (options, shutdown) = (WorkerOptions::named("example"), Shutdown::default());
     let worker = Worker::new(ports, serving, PartStreams::default(), options, shutdown.clone());
     let worker = tokio::spawn(worker.run());
 
@@ -78,14 +70,4 @@ async fn main() -> anyhow::Result<()> {
     shutdown.request();
     worker.await?;
     Ok(())
-}
-
-fn lease() -> Lease {
-    Lease {
-        worker: WorkerId::new(Uuid::now_v7()),
-        name: "example".to_owned(),
-        advertise_url: None,
-        release: "example".to_owned(),
-        capacity: 4,
-    }
 }

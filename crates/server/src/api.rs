@@ -1,9 +1,13 @@
 //! The HTTP API: `/api/v1`, its description, and the routes of operators.
 
+mod actions;
 mod chats;
 mod events;
+mod family;
+mod feed;
 mod health;
 mod messages;
+mod queue;
 mod tokens;
 mod wire;
 mod workers;
@@ -58,9 +62,19 @@ impl Modify for BearerToken {
 fn documented() -> OpenApiRouter<App> {
     let api = OpenApiRouter::new()
         .routes(routes!(chats::create, chats::list))
-        .routes(routes!(chats::read))
+        .routes(routes!(feed::follow))
+        .routes(routes!(chats::read, chats::change))
         .routes(routes!(messages::send, messages::list))
+        .routes(routes!(messages::edit))
+        .routes(routes!(actions::interrupt))
+        .routes(routes!(actions::archive))
+        .routes(routes!(actions::unarchive))
+        .routes(routes!(queue::list, queue::clear))
+        .routes(routes!(queue::delete))
+        .routes(routes!(queue::promote))
         .routes(routes!(events::follow))
+        .routes(routes!(family::children))
+        .routes(routes!(family::wait))
         .routes(routes!(tokens::create))
         .routes(routes!(tokens::revoke))
         .routes(routes!(workers::list));

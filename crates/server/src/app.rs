@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use musterbeat_core::port::{ChatStore, Publish, Watch};
+use musterbeat_core::port::{ChatReader, Publish, Watch};
 use musterbeat_db::PgStore;
 use musterbeat_engine::chat::Chats;
 use musterbeat_engine::parts::PartStreams;
@@ -18,7 +18,7 @@ use crate::readiness::Readiness;
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) chats: Chats,
-    pub(crate) chat_store: Arc<dyn ChatStore>,
+    pub(crate) chat_reader: Arc<dyn ChatReader>,
     pub(crate) store: PgStore,
     pub(crate) publish: Arc<dyn Publish>,
     pub(crate) watch: Arc<dyn Watch>,

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use musterbeat_core::id::WorkerId;
-use musterbeat_core::port::{ChatRunner, ChatStore, Lease, Publish, Watch};
+use musterbeat_core::port::{ChatReader, ChatRunner, Lease, Publish, Watch};
 use musterbeat_db::PgBeats;
 use musterbeat_db::tokens::TokenKind;
-use musterbeat_engine::chat::{ChatRuns, Chats};
+use musterbeat_engine::chat::{AwaitTimes, ChatPorts, ChatRuns, Chats};
 use musterbeat_engine::clock::SystemClock;
 use musterbeat_engine::command::{Command, CommandLimits};
 use musterbeat_engine::echo::Echo;
@@ -82,14 +82,22 @@ impl Server {
         let publish: Arc<dyn Publish> = Arc::new(notices.clone());
         let watch: Arc<dyn Watch> = Arc::new(notices.clone());
         let parts = PartStreams::new(PartLimits::default(), api::part_frame);
-        let chat_store: Arc<dyn ChatStore> = Arc::new(database.store.clone());
-        let chats = Chats::new(Arc::clone(&chat_store), Arc::clone(&publish));
+        let chat_reader: Arc<dyn ChatReader> = Arc::new(database.store.clone());
+        let chats = Chats::new(ChatPorts {
+            store: Arc::new(database.store.clone()),
+            publish: Arc::clone(&publish),
+            watch: Arc::clone(&watch),
+        })
+        .with_await_times(AwaitTimes {
+            timeout: settings.await_timeout,
+            poll: settings.await_poll,
+        });
         let ports = ports(&settings, &database, &publish, &watch)?;
         let worker = worker(&settings, ports, &chats, parts.clone(), shutdown.clone())?;
         let streams_end = CancellationToken::new();
         let cluster = Cluster::of(&settings)?;
         let followed = Followed::new(FollowPorts {
-            chats: Arc::clone(&chat_store),
+            chats: Arc::clone(&chat_reader),
             watch: Arc::clone(&watch),
             parts: parts.clone(),
             cluster: cluster.clone(),
@@ -97,7 +105,7 @@ impl Server {
         });
         let app = App {
             chats,
-            chat_store,
+            chat_reader,
             store: database.store.clone(),
             followed,
             cluster,

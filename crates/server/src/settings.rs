@@ -14,6 +14,7 @@ use figment::{Figment, Provider};
 use musterbeat_core::invalid::Invalid;
 use musterbeat_core::lease::LeaseTimes;
 use musterbeat_embedded::Source;
+use musterbeat_engine::chat::AwaitTimes;
 use musterbeat_engine::worker;
 use musterbeat_pubsub::PgTransportOptions;
 use secrecy::{ExposeSecret, SecretString};
@@ -34,8 +35,8 @@ const OF_TESTS: &str = "test_";
 /// A shorter pause between looks for work would only load the database.
 const POLL_INTERVAL_MIN: Duration = Duration::from_millis(10);
 
-/// A shorter patience with notifications would only make connections anew.
-const NOTIFY_TIME_MIN: Duration = Duration::from_millis(100);
+/// A shorter patience would only make connections anew, or ask again and again.
+const PATIENCE_MIN: Duration = Duration::from_millis(100);
 
 /// A shorter secret is guessed; 16 random bytes are not.
 const SECRET_BYTES_MIN: usize = 16;
@@ -101,6 +102,12 @@ pub struct Settings {
     pub pool_max: NonZeroU32,
     /// Turns that may wait in one chat's queue.
     pub queue_max: u32,
+    /// How long somebody waits for a chat who does not say.
+    #[serde(with = "humantime_serde")]
+    pub await_timeout: Duration,
+    /// How often they look, whatever notices say.
+    #[serde(with = "humantime_serde")]
+    pub await_poll: Duration,
     /// Connections of clients at once.
     pub connections_max: NonZeroU32,
     /// Connections of one address at once.
@@ -166,6 +173,8 @@ impl Default for Settings {
             drain_timeout: worker::DRAIN_TIMEOUT,
             pool_max: number(10),
             queue_max: musterbeat_core::chat::QUEUE_MAX,
+            await_timeout: AwaitTimes::default().timeout,
+            await_poll: AwaitTimes::default().poll,
             // A follower's connection costs some tens of kilobytes: these fit into a small machine.
             connections_max: number(10_000),
             connections_per_address: number(1_000),
@@ -226,10 +235,12 @@ impl Settings {
         for (name, time) in [
             ("notify_silence", self.notify_silence),
             ("notify_probe_timeout", self.notify_probe_timeout),
+            ("await_timeout", self.await_timeout),
+            ("await_poll", self.await_poll),
         ] {
             anyhow::ensure!(
-                time >= NOTIFY_TIME_MIN,
-                "`{name}` is {time:?}, at least {NOTIFY_TIME_MIN:?} is allowed"
+                time >= PATIENCE_MIN,
+                "`{name}` is {time:?}, at least {PATIENCE_MIN:?} is allowed"
             );
         }
         self.lease_times()?;

@@ -13,8 +13,12 @@ pub enum Topic {
     Claimed,
     /// A run became pending; the id is the run's.
     Pending,
+    /// A run is to stop, or was taken from its owner; the id is the run's.
+    Stop,
     /// A chat's messages, queue or status changed; the id is the chat's.
     Chat,
+    /// A chat of an owner changed in any way that their list shows; the id is the owner's.
+    Owner,
     /// A token was revoked; the id is the token's.
     Token,
 }
@@ -22,14 +26,17 @@ pub enum Topic {
 impl Topic {
     /// Every topic, in the order in which changes that wait together are told: whoever hears that
     /// a run was claimed and is pending again must hear the latter last.
-    pub const ALL: [Self; 4] = [Self::Claimed, Self::Pending, Self::Chat, Self::Token];
+    pub const ALL: [Self; 6] =
+        [Self::Claimed, Self::Pending, Self::Stop, Self::Chat, Self::Owner, Self::Token];
 
     /// Returns the word that metrics use.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Claimed => "claimed",
             Self::Pending => "pending",
+            Self::Stop => "stop",
             Self::Chat => "chat",
+            Self::Owner => "owner",
             Self::Token => "token",
         }
     }

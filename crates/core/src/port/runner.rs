@@ -1,7 +1,10 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::{StoreError, WatchError};
+use crate::chat::{Refused, Report};
 use crate::id::{ChatId, OwnerId, RunId, Step};
 use crate::message::{Content, Message, Model, NewMessage};
 use crate::run::{Outcome, Run, RunKind, StopCause};
@@ -22,8 +25,8 @@ pub trait Runner: Send + Sync {
     /// Learns that a run of its kind changed hands or ended without its runner; never waits.
     ///
     /// It is for those who tell others of such changes.
-    fn changed(&self, run: RunId) {
-        let _ = run;
+    fn changed(&self, run: RunId, owner: OwnerId) {
+        let _ = (run, owner);
     }
 }
 
@@ -66,7 +69,67 @@ pub trait ChatRunner: Send + Sync {
     /// Answers what `turn` asks.
     ///
     /// The same rules hold as for [`Runner::run`].
-    async fn turn(&self, turn: ChatTurn, context: Arc<dyn RunContext>) -> TurnEnd;
+    async fn turn(&self, turn: ChatTurn, context: Arc<dyn ChatContext>) -> TurnEnd;
+}
+
+/// What a [`ChatRunner`] is given beside what every runner is; implemented by the engine.
+#[async_trait]
+pub trait ChatContext: RunContext {
+    /// Stores messages in the midst of a turn, which goes on; they are seen at once.
+    ///
+    /// It is sent again until storage answers, and goes on when the future is dropped. Parts
+    /// published before it belong to it.
+    async fn step(&self, messages: Vec<NewMessage>) -> Result<(), StepError>;
+
+    /// Waits until `descendant` of this chat has nothing to do, for `timeout` at most, and returns
+    /// how it stands then.
+    async fn await_chat(
+        &self,
+        descendant: ChatId,
+        timeout: Option<Duration>,
+    ) -> Result<Report, AwaitError>;
+}
+
+/// A step was not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// Somebody else owns the run: end the turn.
+    #[error("the chat's run is owned by somebody else")]
+    Fenced,
+    /// The messages do not fit the history.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// There are too many of them.
+    #[error("a step has {count} messages, at most {max} are allowed")]
+    TooMany {
+        /// How many there were.
+        count: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// Storage failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A chat was not waited for, or not to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum AwaitError {
+    /// It is not there.
+    #[error("there is no such chat")]
+    NotFound,
+    /// It does not descend from the chat that would wait.
+    #[error("chat {0} is no descendant of the chat that waits for it")]
+    NotADescendant(ChatId),
+    /// The chat that waits has to stop.
+    #[error("the wait was stopped: {}", .0.as_str())]
+    Stopped(StopCause),
+    /// Changes cannot be watched.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
+    /// Storage failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// One turn of a chat, for a [`ChatRunner`].

@@ -3,12 +3,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::chat::{Applied, Changes, Chat, Event, NewChat, Refused};
-use crate::id::{ChatId, Fence, OwnerId, RunId, Version, WorkerId};
-use crate::message::Message;
-use crate::page::{Cursor, Limit};
+use crate::id::{Fence, OwnerId, RunId, WorkerId};
 use crate::roster::RollEntry;
-use crate::run::{NewRun, Run, RunEnd, RunKind, RunState, Token};
+use crate::run::{NewRun, Run, RunEnd, RunKind, RunState};
 use crate::sighting::{Overdue, SeenLease};
 use crate::timestamp::Timestamp;
 
@@ -82,6 +79,8 @@ pub struct Requeued {
     pub run: RunId,
     /// What sort of work it is.
     pub kind: RunKind,
+    /// For whom it works.
+    pub owner: OwnerId,
     /// Whether it is pending again; else it stands in error, since its workers keep dying.
     pub pending: bool,
 }
@@ -191,49 +190,6 @@ impl Backlog {
     pub const COUNT_MAX: u64 = 10_000;
 }
 
-/// Keeps chats.
-#[cfg_attr(feature = "mock", mockall::automock)]
-#[async_trait]
-pub trait ChatStore: Send + Sync {
-    /// Creates a chat with its first turn, pending.
-    ///
-    /// Repeated with the same id and owner, it changes nothing and returns the chat as it stands.
-    async fn create(&self, chat: NewChat) -> Result<Applied, ApplyError>;
-
-    /// Applies `event` to a chat: locks its run, decides, writes, commits.
-    ///
-    /// For an owner a repeated write changes nothing and returns the chat as it stands.
-    async fn apply(&self, chat: ChatId, by: By, event: Event) -> Result<Applied, ApplyError>;
-
-    /// Returns a chat, `None` when it is not there or out of reach.
-    async fn get(&self, chat: ChatId, reach: Reach) -> Result<Option<Chat>, StoreError>;
-
-    /// Returns chats of one owner, the last updated first.
-    async fn list(&self, filter: ChatFilter) -> Result<Vec<Chat>, StoreError>;
-
-    /// Returns what changed since a version, from the beginning when `since` is `None`.
-    async fn changes(
-        &self,
-        chat: ChatId,
-        reach: Reach,
-        since: Option<Version>,
-    ) -> Result<Option<Changes>, StoreError>;
-
-    /// Returns the history as a model should see it, oldest first.
-    ///
-    /// It begins at the newest summary, if there is one, with the system messages before it.
-    async fn prompt(&self, chat: ChatId) -> Result<Vec<Message>, StoreError>;
-}
-
-/// Who changes a chat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
-    /// A user, within reach.
-    User(Reach),
-    /// The worker that owns its run.
-    Owner(Token),
-}
-
 /// Which objects a caller reaches; the rest is not there for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
@@ -241,19 +197,6 @@ pub enum Reach {
     Everything,
     /// What this owner owns.
     Of(OwnerId),
-}
-
-/// Which chats to list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChatFilter {
-    /// Whose.
-    pub owner: OwnerId,
-    /// Only archived ones, only others, or both.
-    pub archived: Option<bool>,
-    /// Where the page before ended.
-    pub after: Option<Cursor>,
-    /// How many.
-    pub limit: Limit,
 }
 
 /// Storage could not do what it was asked.
@@ -286,23 +229,6 @@ pub enum WriteError {
     #[error("the run is owned by somebody else")]
     Fenced,
     /// Storage failed; the write may or may not have happened and may be sent again.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// An event did not happen to a chat.
-#[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
-    /// There is no such chat within the caller's reach.
-    #[error("there is no such chat")]
-    NotFound,
-    /// Somebody else owns the chat's run, or nobody does.
-    #[error("the chat's run is owned by somebody else")]
-    Fenced,
-    /// The chat's state does not allow it.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// Storage failed; an owner's write may be sent again.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use musterbeat_core::id::{Fence, RunId, WorkerId};
+use musterbeat_core::id::{Fence, OwnerId, RunId, WorkerId};
 use musterbeat_core::port::Requeued;
 use musterbeat_core::timestamp::Timestamp;
 use sqlx::PgConnection;
@@ -154,7 +154,7 @@ pub async fn requeue(
                 end,
                 round = greatest(round, (select heads.round from heads where heads.kind = runs.kind))
             where run_id = any (array(select run_id from taken))
-            returning run_id, kind, status = 'pending' as "pending!"
+            returning run_id, kind, owner_id, status = 'pending' as "pending!"
         "#,
         i64::from(batch),
         attempts_max.cast_signed(),
@@ -164,7 +164,8 @@ pub async fn requeue(
     .await?;
     let requeued = rows.into_iter().map(|row| {
         let kind = known_kind(row.kind)?;
-        Ok(Requeued { run: RunId::new(row.run_id), kind, pending: row.pending })
+        let owner = OwnerId::new(row.owner_id);
+        Ok(Requeued { run: RunId::new(row.run_id), kind, owner, pending: row.pending })
     });
     requeued.collect()
 }

@@ -1,34 +1,78 @@
+//! Chats: what a user or an owner does to one, and what readers are shown.
+
+mod apply;
+mod family;
+
 use async_trait::async_trait;
-use musterbeat_core::chat::{
-    Applied, Changes, Chat, Effects, Event, Facts, NewChat, Write, decide,
+use musterbeat_core::chat::{Applied, Changes, Chat, ChatPatch, Event, NewChat, Report};
+use musterbeat_core::id::{ChatId, OwnerId, Version};
+use musterbeat_core::lineage::Lineage;
+use musterbeat_core::message::{Message, Queued};
+use musterbeat_core::port::{
+    ApplyError, By, ChatFilter, ChatReader, ChatStore, FamilyFilter, FeedMark, FeedPage, Reach,
+    StoreError,
 };
-use musterbeat_core::id::{ChatId, RunId, Step, Version};
-use musterbeat_core::message::{Message, Model, NewMessage};
-use musterbeat_core::port::{ApplyError, By, ChatFilter, ChatStore, Reach, StoreError};
-use musterbeat_core::run::{Admission, RunKind, RunStatus};
 use sqlx::{Connection, PgConnection};
 use tokio::time::timeout;
 
 use super::PgStore;
-use crate::error::failed;
-use crate::runs::{Locked, Transition};
-use crate::{chat_messages, chat_queued_messages, chats, runs};
+use crate::{chat_messages, chat_queued_messages, chats};
 
 #[async_trait]
 impl ChatStore for PgStore {
-    async fn create(&self, chat: NewChat) -> Result<Applied, ApplyError> {
-        let mut call = self.call(CREATE).await?;
-        let created = timeout(self.answer_time, create(&mut call.conn, &chat)).await;
+    async fn create(&self, chat: NewChat, reach: Reach) -> Result<Applied, ApplyError> {
+        let mut call = self.call(family::CREATE).await?;
+        let created = timeout(self.answer_time, family::create(&mut call.conn, &chat, reach)).await;
         call.answered(created)?
     }
 
     async fn apply(&self, chat: ChatId, by: By, event: Event) -> Result<Applied, ApplyError> {
-        let mut call = self.call(APPLY).await?;
-        let apply = apply(&mut call.conn, chat, by, event, self.queue_max);
+        let mut call = self.call(apply::APPLY).await?;
+        let apply = async {
+            match event {
+                Event::Archive | Event::Unarchive => {
+                    family::archive(&mut call.conn, chat, by, event).await
+                }
+                event => apply::apply(&mut call.conn, chat, by, event, self.queue_max).await,
+            }
+        };
         let applied = timeout(self.answer_time, apply).await;
         call.answered(applied)?
     }
 
+    async fn update(
+        &self,
+        chat: ChatId,
+        reach: Reach,
+        patch: ChatPatch,
+    ) -> Result<Option<Chat>, StoreError> {
+        let mut call = self.call("change what a chat is called").await?;
+        let updated = timeout(self.answer_time, update(&mut call.conn, chat, reach, &patch)).await;
+        call.ended(updated)
+    }
+
+    async fn prompt(&self, chat: ChatId) -> Result<Vec<Message>, StoreError> {
+        let mut call = self.call("read a chat's prompt").await?;
+        let prompt = chat_messages::prompt(&mut call.conn, chat);
+        let prompt = timeout(self.answer_time, prompt).await;
+        call.ended(prompt)
+    }
+
+    async fn report(&self, chat: ChatId, reach: Reach) -> Result<Option<Report>, StoreError> {
+        let mut call = self.call("read how a chat stands").await?;
+        let report = timeout(self.answer_time, chats::report(&mut call.conn, chat, reach)).await;
+        call.ended(report)
+    }
+
+    async fn ancestors(&self, chat: ChatId) -> Result<Lineage, StoreError> {
+        let mut call = self.call("read a chat's ancestors").await?;
+        let ancestors = timeout(self.answer_time, chats::ancestors(&mut call.conn, chat)).await;
+        call.ended(ancestors)
+    }
+}
+
+#[async_trait]
+impl ChatReader for PgStore {
     async fn get(&self, chat: ChatId, reach: Reach) -> Result<Option<Chat>, StoreError> {
         let mut call = self.call("read a chat").await?;
         let got = timeout(self.answer_time, chats::get(&mut call.conn, chat, reach)).await;
@@ -38,6 +82,12 @@ impl ChatStore for PgStore {
     async fn list(&self, filter: ChatFilter) -> Result<Vec<Chat>, StoreError> {
         let mut call = self.call("list chats").await?;
         let listed = timeout(self.answer_time, chats::list(&mut call.conn, &filter)).await;
+        call.ended(listed)
+    }
+
+    async fn family(&self, filter: FamilyFilter) -> Result<Option<Vec<Chat>>, StoreError> {
+        let mut call = self.call("list a chat's family").await?;
+        let listed = timeout(self.answer_time, read_family(&mut call.conn, &filter)).await;
         call.ended(listed)
     }
 
@@ -53,161 +103,69 @@ impl ChatStore for PgStore {
         call.ended(changes)
     }
 
-    async fn prompt(&self, chat: ChatId) -> Result<Vec<Message>, StoreError> {
-        let mut call = self.call("read a chat's prompt").await?;
-        let prompt = chat_messages::prompt(&mut call.conn, chat);
-        let prompt = timeout(self.answer_time, prompt).await;
-        call.ended(prompt)
+    async fn queue(&self, chat: ChatId, reach: Reach) -> Result<Option<Vec<Queued>>, StoreError> {
+        let mut call = self.call("read a chat's queue").await?;
+        let queue = timeout(self.answer_time, read_queue(&mut call.conn, chat, reach)).await;
+        call.ended(queue)
+    }
+
+    async fn feed(
+        &self,
+        owner: OwnerId,
+        mark: Option<FeedMark>,
+        seen: &[ChatId],
+    ) -> Result<FeedPage, StoreError> {
+        let mut call = self.call("read an owner's feed").await?;
+        let feed = timeout(self.answer_time, read_feed(&mut call.conn, owner, mark, seen)).await;
+        call.ended(feed)
     }
 }
 
-const CREATE: &str = "create a chat";
+/// What belongs together is read from one snapshot.
+const SNAPSHOT: &str = "begin isolation level repeatable read, read only";
 
-const APPLY: &str = "change a chat";
-
-async fn create(conn: &mut PgConnection, chat: &NewChat) -> Result<Applied, ApplyError> {
-    let mut tx = conn.begin().await.map_err(failed(CREATE))?;
-    if insert(&mut tx, chat).await.map_err(failed(CREATE))? {
-        tx.commit().await.map_err(failed(CREATE))?;
-        return Ok(first_applied(chat));
-    }
-    let reach = Reach::Of(chat.owner);
-    let locked =
-        runs::lock(&mut tx, chat.id.into(), &RunKind::CHAT, reach).await.map_err(failed(CREATE))?;
-    locked.map(|locked| applied(chat.id, &locked)).ok_or(ApplyError::NotFound)
-}
-
-async fn apply(
+async fn update(
     conn: &mut PgConnection,
     chat: ChatId,
-    by: By,
-    event: Event,
-    queue_max: u32,
-) -> Result<Applied, ApplyError> {
-    let mut tx = conn.begin().await.map_err(failed(APPLY))?;
-    let reach = match by {
-        By::User(reach) => reach,
-        By::Owner(_) => Reach::Everything,
-    };
-    let locked = runs::lock(&mut tx, chat.into(), &RunKind::CHAT, reach)
-        .await
-        .map_err(failed(APPLY))?
-        .ok_or(ApplyError::NotFound)?;
-    if let By::Owner(token) = by {
-        match locked.ownership.admit(&token) {
-            Admission::Write => {}
-            Admission::Repeated => return Ok(applied(chat, &locked)),
-            Admission::Fenced => return Err(ApplyError::Fenced),
-        }
+    reach: Reach,
+    patch: &ChatPatch,
+) -> sqlx::Result<Option<Chat>> {
+    if !chats::update(conn, chat, reach, patch, None).await? {
+        return Ok(None);
     }
-    let queue = chats::queue_facts(&mut tx, chat).await.map_err(failed(APPLY))?;
-    let facts = Facts {
-        status: locked.status,
-        stop: locked.stop,
-        archived: queue.archived,
-        queued: queue.queued,
-    };
-    let by_owner = matches!(by, By::Owner(_));
-    let effects = decide(&facts, event, queue_max)?;
-    let applied =
-        carry_out(&mut tx, chat, &locked, effects, by_owner).await.map_err(failed(APPLY))?;
-    tx.commit().await.map_err(failed(APPLY))?;
-    Ok(applied)
+    chats::get(conn, chat, reach).await
 }
 
-async fn insert(conn: &mut PgConnection, chat: &NewChat) -> sqlx::Result<bool> {
-    let run = RunId::from(chat.id);
-    if !runs::insert(conn, run, &RunKind::CHAT, chat.owner, None).await? {
-        return Ok(false);
+async fn read_family(
+    conn: &mut PgConnection,
+    filter: &FamilyFilter,
+) -> sqlx::Result<Option<Vec<Chat>>> {
+    let relatives = chats::family(conn, filter).await?;
+    // A page may be empty because the chat is not there.
+    if relatives.is_empty() && chats::get(conn, filter.of, filter.reach).await?.is_none() {
+        return Ok(None);
     }
-    chats::insert(conn, chat, None).await?;
-    let message = chat.turn.clone().into_message();
-    chat_messages::append(conn, chat.id, FIRST_VERSION, &[message], None).await?;
-    Ok(true)
+    Ok(Some(relatives))
 }
 
-/// The version of a chat that was created and nothing else.
-const FIRST_VERSION: Version = Version(1);
-
-fn first_applied(chat: &NewChat) -> Applied {
-    Applied {
-        chat: chat.id,
-        owner: chat.owner,
-        version: FIRST_VERSION,
-        status: RunStatus::Pending,
-        step: Step(0),
-        queued: false,
-    }
-}
-
-/// Writes what was decided; the run's row is locked and `effects` were decided on what it said.
-async fn carry_out(
+async fn read_queue(
     conn: &mut PgConnection,
     chat: ChatId,
-    locked: &Locked,
-    effects: Effects,
-    by_owner: bool,
-) -> sqlx::Result<Applied> {
-    let Effects { status, stop, error, writes } = effects;
-    let transition = Transition { status, stop, error, by_owner };
-    let version = runs::write(conn, chat.into(), &transition, None).await?;
-    let mut queued = false;
-    for write in &writes {
-        match write {
-            Write::Append(messages) => append(conn, chat, version, messages).await?,
-            Write::Enqueue(turn) => {
-                chat_queued_messages::append(conn, chat, turn, None).await?;
-                // The list moves when its user has said something; the model when it is answered.
-                chats::touch(conn, chat, None, None).await?;
-                queued = true;
-            }
-            Write::PromoteHead => {
-                let head = chat_queued_messages::pop_head(conn, chat).await?;
-                let head = head.ok_or(sqlx::Error::RowNotFound)?;
-                append(conn, chat, version, &[head.into_message()]).await?;
-            }
-        }
+    reach: Reach,
+) -> sqlx::Result<Option<Vec<Queued>>> {
+    if chats::get(conn, chat, reach).await?.is_none() {
+        return Ok(None);
     }
-    let step = if by_owner { locked.ownership.step.next() } else { locked.ownership.step };
-    Ok(Applied { chat, owner: locked.owner, version, status, step, queued })
+    chat_queued_messages::list(conn, chat).await.map(Some)
 }
 
-/// Appends to the history, which moves the chat in its owner's list and may move its model.
-async fn append(
-    conn: &mut PgConnection,
-    chat: ChatId,
-    version: Version,
-    messages: &[NewMessage],
-) -> sqlx::Result<()> {
-    if messages.is_empty() {
-        return Ok(());
-    }
-    chat_messages::append(conn, chat, version, messages, None).await?;
-    let model: Option<&Model> = messages.iter().rev().find_map(|message| message.model.as_ref());
-    chats::touch(conn, chat, model, None).await
-}
-
-/// Returns what an event that changed nothing found.
-fn applied(chat: ChatId, locked: &Locked) -> Applied {
-    Applied {
-        chat,
-        owner: locked.owner,
-        version: locked.version,
-        status: locked.status,
-        step: locked.ownership.step,
-        queued: false,
-    }
-}
-
-/// Reads everything from one snapshot, so that version, messages and queue belong together.
 async fn read_changes(
     conn: &mut PgConnection,
     id: ChatId,
     reach: Reach,
     since: Option<Version>,
 ) -> sqlx::Result<Option<Changes>> {
-    const BEGIN: &str = "begin isolation level repeatable read, read only";
-    let mut tx = conn.begin_with(BEGIN).await?;
+    let mut tx = conn.begin_with(SNAPSHOT).await?;
     let Some(chat) = chats::get(&mut tx, id, reach).await? else {
         return Ok(None);
     };
@@ -215,6 +173,17 @@ async fn read_changes(
     let since = if reset { None } else { since };
     let page = chat_messages::changed(&mut tx, id, since).await?;
     let queue = chat_queued_messages::list(&mut tx, id).await?;
+    let place = if chat.status.is_owned() { chats::place(&mut tx, id).await? } else { None };
     let reached = page.reached(chat.version);
-    Ok(Some(Changes { chat, messages: page.messages, queue, reset, reached }))
+    Ok(Some(Changes { chat, messages: page.messages, queue, reset, reached, place }))
+}
+
+async fn read_feed(
+    conn: &mut PgConnection,
+    owner: OwnerId,
+    mark: Option<FeedMark>,
+    seen: &[ChatId],
+) -> sqlx::Result<FeedPage> {
+    let mut tx = conn.begin_with(SNAPSHOT).await?;
+    chats::feed(&mut tx, owner, mark, seen).await
 }

@@ -141,5 +141,5 @@ fn ending(end: RunEnd) -> Transition {
         RunEnd::Done => (RunStatus::Waiting, None),
         RunEnd::Failed(error) => (RunStatus::Error, Some(storable_error(&error))),
     };
-    Transition { status, stop: false, error, by_owner: true }
+    Transition { status, stop: false, error, fences: false, by_owner: true }
 }

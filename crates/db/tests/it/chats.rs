@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use musterbeat_core::chat::{Event, Refused};
+use musterbeat_core::chat::{Event, Refused, WhenBusy};
 use musterbeat_core::id::{Fence, Version};
 use musterbeat_core::message::{Model, Role};
 use musterbeat_core::page::{Cursor, Limit};
-use musterbeat_core::port::{ApplyError, By, ChatFilter, ChatStore, Reach, RunStore};
+use musterbeat_core::port::{ApplyError, By, ChatFilter, ChatReader, ChatStore, Reach, RunStore};
 use musterbeat_core::run::RunStatus;
 
 use crate::setup::{Fixture, finish, new_chat, owner, send, turn};
@@ -16,8 +16,8 @@ const ANYBODY: By = By::User(Reach::Everything);
 #[tokio::test]
 async fn creating_twice_creates_once() {
     let fixture = Fixture::new().await;
-    let first = fixture.store.create(new_chat(1, owner(1))).await.unwrap();
-    let second = fixture.store.create(new_chat(1, owner(1))).await.unwrap();
+    let first = fixture.store.create(new_chat(1, owner(1)), Reach::Of(owner(1))).await.unwrap();
+    let second = fixture.store.create(new_chat(1, owner(1)), Reach::Of(owner(1))).await.unwrap();
     assert_eq!(first, second);
     let changes = changes(&fixture, first.chat, None).await;
     assert_eq!(texts(&changes.messages), ["first"]);
@@ -28,7 +28,7 @@ async fn id_of_anothers_chat_is_not_there() {
     let fixture = Fixture::new().await;
     let chat = fixture.chat(1, owner(1)).await;
     let stranger = Reach::Of(owner(2));
-    let created = fixture.store.create(new_chat(1, owner(2))).await;
+    let created = fixture.store.create(new_chat(1, owner(2)), stranger).await;
     assert!(matches!(created, Err(ApplyError::NotFound)));
     assert_eq!(fixture.store.get(chat, stranger).await.unwrap(), None);
     assert_eq!(fixture.store.changes(chat, stranger, None).await.unwrap(), None);
@@ -207,7 +207,11 @@ async fn model_moves_with_the_turn_that_names_one() {
     let (chat, run) = fixture.running_chat(1).await;
     let mut named = turn("with another");
     named.model = Some(Model::new("big").unwrap());
-    fixture.store.apply(chat, ANYBODY, Event::Send(named)).await.unwrap();
+    fixture
+        .store
+        .apply(chat, ANYBODY, Event::Send { turn: named, when_busy: WhenBusy::Queue })
+        .await
+        .unwrap();
     fixture.store.apply(chat, ANYBODY, send("and again")).await.unwrap();
     let model = async || changes(&fixture, chat, None).await.chat.model;
     assert_eq!(model().await, None, "a queued turn moves nothing yet");
@@ -243,7 +247,7 @@ async fn page_shows_each_chat_that_does_not_change_exactly_once() {
     loop {
         let page = fixture.store.list(filter).await.unwrap();
         let Some(last) = page.last() else { break };
-        filter.after = Some(Cursor { updated_at: last.updated_at, chat: last.id });
+        filter.after = Some(Cursor { at: last.updated_at, chat: last.id });
         seen.extend(page.iter().map(|chat| chat.id.uuid().as_u128()));
         // One that was seen moves to the front, beyond the reader.
         let first = page[0].id;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use musterbeat_core::port::{ApplyError, By, ChatStore, Reach, StoreError};
+use musterbeat_core::port::{ApplyError, By, ChatReader, ChatStore, Reach, StoreError};
 use musterbeat_db::{PgStore, PoolLimits, connect};
 use musterbeat_testkit::{BlackHole, FaultProxy, TestDatabase, eventually};
 
@@ -24,7 +24,7 @@ async fn fragile() -> (PgStore, FaultProxy, TestDatabase) {
 #[tokio::test]
 async fn database_out_of_reach_is_unavailable_and_comes_back() {
     let (store, proxy, _database) = fragile().await;
-    let chat = store.create(new_chat(1, owner(1))).await.unwrap().chat;
+    let chat = store.create(new_chat(1, owner(1)), Reach::Of(owner(1))).await.unwrap().chat;
     proxy.refuse();
     proxy.reset();
     let away = store.get(chat, Reach::Everything).await;
@@ -40,7 +40,7 @@ async fn database_out_of_reach_is_unavailable_and_comes_back() {
 #[tokio::test]
 async fn connections_that_were_cut_while_idle_are_replaced_unnoticed() {
     let (store, proxy, _database) = fragile().await;
-    let chat = store.create(new_chat(1, owner(1))).await.unwrap().chat;
+    let chat = store.create(new_chat(1, owner(1)), Reach::Of(owner(1))).await.unwrap().chat;
     for _ in 0..3 {
         proxy.cut();
         assert!(store.get(chat, Reach::Everything).await.unwrap().is_some());
@@ -51,7 +51,7 @@ async fn connections_that_were_cut_while_idle_are_replaced_unnoticed() {
 #[tokio::test]
 async fn silence_ends_the_call_and_costs_no_place_in_the_pool() {
     let (store, proxy, database) = fragile().await;
-    let chat = store.create(new_chat(1, owner(1))).await.unwrap().chat;
+    let chat = store.create(new_chat(1, owner(1)), Reach::Of(owner(1))).await.unwrap().chat;
     let store = store.with_answer_time(Duration::from_millis(200));
     let direct = Fixture::on(database).await;
     for _ in 0..3 {
@@ -87,7 +87,8 @@ async fn creation_whose_answer_is_lost_may_be_repeated() {
     sqlx::query("select pg_advisory_xact_lock(1)").execute(&mut *gate).await.unwrap();
 
     let hasty = store.clone();
-    let lost = tokio::spawn(async move { hasty.create(new_chat(1, owner(1))).await });
+    let lost =
+        tokio::spawn(async move { hasty.create(new_chat(1, owner(1)), Reach::Of(owner(1))).await });
     direct.somebody_waits_for_a_lock().await;
     proxy.black_hole(BlackHole::ToClient);
     gate.rollback().await.unwrap();
@@ -103,7 +104,7 @@ async fn creation_whose_answer_is_lost_may_be_repeated() {
 
     let mut created = None;
     eventually(PATIENCE, "the creation is answered", async || {
-        created = store.create(new_chat(1, owner(1))).await.ok();
+        created = store.create(new_chat(1, owner(1)), Reach::Of(owner(1))).await.ok();
         created.is_some()
     })
     .await;

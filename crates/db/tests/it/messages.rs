@@ -1,10 +1,10 @@
 //! What was said: order, paging, and the part that a model sees.
 
 use musterbeat_core::id::{ChatId, Version};
-use musterbeat_core::message::{Content, Message, NewMessage, Role, Visibility};
+use musterbeat_core::message::{Content, Message, NewMessage, Role};
 use musterbeat_core::page::{MESSAGES_MAX, PAGE_BYTES_MAX};
-use musterbeat_core::port::{ChatStore, Reach};
-use musterbeat_db::chat_messages;
+use musterbeat_core::port::{ChatReader, ChatStore, Reach};
+use musterbeat_db::chat_messages::{self, Addition};
 
 use crate::setup::{Fixture, owner};
 
@@ -114,14 +114,14 @@ async fn append(fixture: &Fixture, chat: ChatId, version: i64, texts: &[String])
         .iter()
         .map(|text| NewMessage {
             role: Role::User,
-            content: Content::text(text).unwrap(),
-            visibility: Visibility::Both,
-            model: None,
-            created_by: None,
+            ..NewMessage::answer(Content::text(text).unwrap(), None)
         })
         .collect();
+    let version = Version(version);
+    let additions: Vec<Addition<'_>> =
+        messages.iter().map(|message| Addition { chat, version, message }).collect();
     let mut conn = fixture.pool.acquire().await.unwrap();
-    chat_messages::append(&mut conn, chat, Version(version), &messages, None).await.unwrap();
+    chat_messages::append(&mut conn, &additions, &[chat], None).await.unwrap();
 }
 
 async fn set_version(fixture: &Fixture, chat: ChatId, version: i64) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use musterbeat_core::id::{Fence, WorkerId};
-use musterbeat_core::port::{BeatStore, By, ChatStore, LeaseStore, Reach, RunStore};
+use musterbeat_core::port::{BeatStore, By, ChatReader, ChatStore, LeaseStore, Reach, RunStore};
 use musterbeat_core::run::{RunKind, RunStatus};
 use musterbeat_core::sighting::Overdue;
 use musterbeat_core::timestamp::Timestamp;

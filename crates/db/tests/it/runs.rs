@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use musterbeat_core::id::{Fence, RunId};
-use musterbeat_core::port::{By, ChatStore, LeaseStore, Reach, RunStore, WriteError};
+use musterbeat_core::port::{By, ChatReader, ChatStore, LeaseStore, Reach, RunStore, WriteError};
 use musterbeat_core::run::{RunEnd, RunKind, RunStatus};
 use musterbeat_db::worker_leases;
 use musterbeat_testkit::eventually;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use musterbeat_core::chat::{Applied, Event, NewChat, Title};
+use musterbeat_core::chat::{Applied, Event, NewChat, Title, WhenBusy};
 use musterbeat_core::id::{ChatId, OwnerId, WorkerId};
 use musterbeat_core::message::{Content, NewMessage, Turn};
-use musterbeat_core::port::{ChatStore, Lease, LeaseStore, RunStore};
+use musterbeat_core::port::{ChatStore, Lease, LeaseStore, Reach, RunStore};
 use musterbeat_core::run::{Run, RunKind};
 use musterbeat_db::{PgBeats, PgStore};
 use musterbeat_testkit::{TestDatabase, eventually};
@@ -68,7 +68,7 @@ impl Fixture {
     }
 
     pub(crate) async fn chat(&self, id: u128, owner: OwnerId) -> ChatId {
-        self.store.create(new_chat(id, owner)).await.unwrap().chat
+        self.store.create(new_chat(id, owner), Reach::Of(owner)).await.unwrap().chat
     }
 
     pub(crate) async fn claim(&self, worker: WorkerId, limit: u32) -> Vec<Run> {
@@ -129,13 +129,8 @@ pub(crate) fn owner(number: u128) -> OwnerId {
 }
 
 pub(crate) fn new_chat(id: u128, owner: OwnerId) -> NewChat {
-    NewChat {
-        id: ChatId::new(Uuid::from_u128(id)),
-        owner,
-        workspace: None,
-        title: Title::new(format!("chat {id}")).unwrap(),
-        turn: turn("first"),
-    }
+    let title = Title::new(format!("chat {id}")).unwrap();
+    NewChat::new(ChatId::new(Uuid::from_u128(id)), owner, title, turn("first"))
 }
 
 pub(crate) fn turn(text: &str) -> Turn {
@@ -143,7 +138,7 @@ pub(crate) fn turn(text: &str) -> Turn {
 }
 
 pub(crate) fn send(text: &str) -> Event {
-    Event::Send(turn(text))
+    Event::Send { turn: turn(text), when_busy: WhenBusy::Queue }
 }
 
 pub(crate) fn finish(said: &str) -> Event {

@@ -4,13 +4,19 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use musterbeat_core::id::{Fence, MessageId, OwnerId, Step, Version, WorkerId};
-use musterbeat_core::message::{Content, Message, Model, Role, Visibility};
-use musterbeat_core::port::{MockChatRunner, MockChatStore, MockPublish, MockRunContext};
+use musterbeat_core::message::{Content, Message, Model, Role, Usage, Visibility};
+use musterbeat_core::port::{
+    MockChatRunner, MockChatStore, MockPublish, MockRunContext, MockWatch, Runner, TurnEnd,
+};
 use musterbeat_core::timestamp::Timestamp;
 use uuid::Uuid;
 
 use super::*;
+use musterbeat_core::chat::ANSWER_MESSAGES_MAX;
+use musterbeat_core::message::NewMessage;
+use musterbeat_core::run::{Outcome, Run, RunKind};
 
 /// What the store was asked to write, and what it answers, the oldest first.
 #[derive(Clone, Default)]
@@ -40,7 +46,17 @@ impl Store {
             let status = this.answers.lock().unwrap().pop_front().unwrap()?;
             let owner = OwnerId::new(Uuid::nil());
             let step = token.step.next();
-            Ok(Applied { chat, owner, version: Version(9), status, step, queued: false })
+            Ok(Applied {
+                chat,
+                owner,
+                version: Version(9),
+                status,
+                step,
+                queued: false,
+                message: None,
+                stops: false,
+                family: vec![],
+            })
         });
         store
     }
@@ -60,7 +76,11 @@ async fn work(
         .returning(move |_, _| ends.lock().unwrap().pop_front().expect("no turn is left to fail"));
     let mut publish = MockPublish::new();
     publish.expect_publish().return_const(());
-    let chats = Chats::new(Arc::new(store.mock()), Arc::new(publish));
+    let chats = Chats::new(ChatPorts {
+        store: Arc::new(store.mock()),
+        publish: Arc::new(publish),
+        watch: Arc::new(MockWatch::new()),
+    });
     let token = Token { worker: WorkerId::new(Uuid::nil()), fence: Fence(1), step: Step(0) };
     let owner = OwnerId::new(Uuid::nil());
     let run =
@@ -162,7 +182,7 @@ async fn interrupted_turn_keeps_what_was_said() {
     let partial = TurnEnd::Stopped(Some(Content::produced("half")));
     let interrupted = context(Some(StopCause::Interrupted));
     assert_eq!(work(&store, false, interrupted, vec![partial]).await, Outcome::Settled);
-    assert_eq!(store.writes(), ["step 0: answer half"]);
+    assert_eq!(store.writes(), ["step 0: interrupted at half"]);
 }
 
 /// The lease passed while the model was at work: the answer is not even sent.
@@ -190,7 +210,7 @@ async fn run_claimed_to_finish_an_interrupt_answers_nothing() {
     let store = Store::answering([Ok(RunStatus::Waiting)]);
     let outcome = work(&store, true, context(Some(StopCause::Interrupted)), vec![]).await;
     assert_eq!(outcome, Outcome::Settled);
-    assert_eq!(store.writes(), ["step 0: answer nothing"]);
+    assert_eq!(store.writes(), ["step 0: interrupted"]);
 }
 
 /// The context of a run that nobody stops.
@@ -237,7 +257,12 @@ fn described(event: &Event) -> String {
             None => "answer nothing".to_owned(),
         },
         Event::FinishError { error } => format!("error {error}"),
-        Event::Send(_) => panic!("an owner sends nothing"),
+        Event::FinishInterrupt { partial } => match partial.first() {
+            Some(message) => format!("interrupted at {}", message.content.to_text()),
+            None => "interrupted".to_owned(),
+        },
+        Event::Step(messages) => format!("step of {}", messages.len()),
+        event => panic!("no owner's event: {event:?}"),
     }
 }
 
@@ -249,9 +274,11 @@ fn question(chat: ChatId) -> Message {
         role: Role::User,
         content: Content::produced("why?"),
         visibility: Visibility::Both,
+        compressed: false,
         deleted: false,
         model: Model::new("any").ok(),
         created_by: None,
+        usage: Usage::default(),
         created_at: Timestamp::from_micros(0).unwrap(),
     }
 }

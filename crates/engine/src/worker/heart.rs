@@ -9,6 +9,7 @@ use musterbeat_core::port::{BeatAnswer, BeatStore, StoreError};
 use musterbeat_core::sighting::{SeenLease, Sightings};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::alarm::Alarm;
 use super::tenure::Tenure;
 use super::upkeep::Wanted;
 use crate::metrics::{
@@ -18,6 +19,9 @@ use crate::metrics::{
 
 /// Longest time between looks while another worker's lease misses a beat.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Shortest time between two beats, when runs are to stop one after the other.
+const BEAT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a lease is held no longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +50,7 @@ pub(super) struct Heart<'a> {
     beats: Arc<dyn BeatStore>,
     times: LeaseTimes,
     wanted: &'a Wanted,
+    alarm: &'a mut Alarm,
     sightings: Sightings,
     failures: u32,
 }
@@ -56,8 +61,9 @@ impl<'a> Heart<'a> {
         beats: Arc<dyn BeatStore>,
         times: LeaseTimes,
         wanted: &'a Wanted,
+        alarm: &'a mut Alarm,
     ) -> Self {
-        Self { tenure, beats, times, wanted, sightings: Sightings::default(), failures: 0 }
+        Self { tenure, beats, times, wanted, alarm, sightings: Sightings::default(), failures: 0 }
     }
 
     /// Beats until the lease lapses.
@@ -74,9 +80,9 @@ impl<'a> Heart<'a> {
         // Replicas that start together do not beat together.
         sleep(self.times.beat_interval().mul_f64(rand::random())).await;
         loop {
-            let next = Instant::now() + self.times.beat_interval();
+            let began = Instant::now();
             match self.beat().await {
-                Ok(true) => self.rest(next).await,
+                Ok(true) => self.rest(began).await,
                 Ok(false) => return,
                 Err(error) => {
                     // A beat that fails interrupts nobody: belief ends by itself.
@@ -113,19 +119,34 @@ impl<'a> Heart<'a> {
         Ok(true)
     }
 
-    /// Waits for the next beat, and looks more often while a lease is late.
-    async fn rest(&mut self, next: Instant) {
+    /// Waits for the beat after the one that began at `began`; it comes at once when a run of this
+    /// worker may have to stop. While a lease is late it looks more often.
+    async fn rest(&mut self, began: Instant) {
+        let next = began + self.times.beat_interval();
         while self.sightings.is_any_late(&self.times) {
             let look = Instant::now() + LOOK_INTERVAL.min(self.times.beat_interval() / 4);
             if look >= next {
                 break;
             }
-            sleep_until(look).await;
+            if self.is_called_before(look, began).await {
+                return;
+            }
             if let Err(error) = self.look().await {
                 self.failed(&error, "a look at the leases failed");
             }
         }
-        sleep_until(next).await;
+        self.is_called_before(next, began).await;
+    }
+
+    /// Waits until `until`; true when the roll is to be called before.
+    async fn is_called_before(&mut self, until: Instant, began: Instant) -> bool {
+        tokio::select! {
+            () = sleep_until(until) => return false,
+            () = self.alarm.rung(self.tenure) => {}
+        }
+        // Whoever stops runs by the thousand costs so many beats a second, and no more.
+        sleep_until((began + BEAT_PAUSE).min(until)).await;
+        true
     }
 
     async fn look(&mut self) -> Result<(), StoreError> {

@@ -284,7 +284,7 @@ async fn work(run: Run, context: &Arc<Context>, runner: &dyn Runner, ports: &Por
         None => release(&run, context, ports).await,
     };
     match written {
-        Ok(()) => runner.changed(run.id),
+        Ok(()) => runner.changed(run.id, run.owner),
         Err(error) => {
             metrics::counter!(WRITES_GIVEN_UP.name, "kind" => run.kind.to_string()).increment(1);
             tracing::warn!(

@@ -1,7 +1,7 @@
 //! One lease of a worker: whether it may be believed in, what is owned under it, and who else
 //! has one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use musterbeat_core::port::Clock;
 use musterbeat_core::roster::{Beat, Entered, Muster, RollEntry, Roster};
 use musterbeat_core::run::StopCause;
 use tokio::time::sleep;
+use uuid::Uuid;
 
 use crate::context::Stop;
 
@@ -141,6 +142,12 @@ impl Tenure {
         if owned.stops.get(&run).is_some_and(|(entered, _)| *entered == fence) {
             owned.stops.remove(&run);
         }
+    }
+
+    /// Says whether a task of one of these runs is at work.
+    pub(super) fn owns_any(&self, runs: &BTreeSet<Uuid>) -> bool {
+        let owned = self.owned();
+        runs.iter().any(|run| owned.stops.contains_key(&RunId::new(*run)))
     }
 
     pub(super) fn stop_all(&self, cause: StopCause) {

@@ -200,7 +200,12 @@ impl Bench {
             left -= i32::from(left > 0);
             let kind = RunKind::new("paced").unwrap();
             Ok((0..left)
-                .map(|_| Requeued { run: run_id(77), kind: kind.clone(), pending: true })
+                .map(|_| Requeued {
+                    run: run_id(77),
+                    kind: kind.clone(),
+                    owner: OwnerId::new(Uuid::nil()),
+                    pending: true,
+                })
                 .collect())
         });
         let diary = self.diary.clone();

@@ -136,7 +136,7 @@ impl Upkeep<'_> {
     fn recovered(&self, requeued: &Requeued) {
         let kind = requeued.kind.to_string();
         if let Some(runner) = self.runners.get(&requeued.kind) {
-            runner.changed(requeued.run);
+            runner.changed(requeued.run, requeued.owner);
         }
         if requeued.pending {
             metrics::counter!(RUNS_RECOVERED.name, "kind" => kind).increment(1);

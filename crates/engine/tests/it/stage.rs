@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use musterbeat_core::chat::Report;
 use musterbeat_core::id::{ChatId, MessageId, OwnerId, Step, Version};
-use musterbeat_core::message::{Content, Message, Model, Role, Visibility};
-use musterbeat_core::port::{ChatTurn, RunContext};
+use musterbeat_core::message::{Content, Message, Model, NewMessage, Role, Usage, Visibility};
+use musterbeat_core::port::{AwaitError, ChatContext, ChatTurn, RunContext, StepError};
 use musterbeat_core::run::StopCause;
 use musterbeat_core::timestamp::Timestamp;
 use musterbeat_engine::command::{Command, CommandLimits};
@@ -42,9 +43,11 @@ pub(crate) fn turn(question: &str) -> ChatTurn {
         role: Role::User,
         content: Content::produced(question),
         visibility: Visibility::Both,
+        compressed: false,
         deleted: false,
         model: None,
         created_by: None,
+        usage: Usage::default(),
         created_at: Timestamp::from_micros(0).unwrap(),
     };
     ChatTurn {
@@ -142,4 +145,19 @@ pub(crate) fn runs(pid: &str) -> bool {
 /// Says whether a process is known to the system, be it a zombie.
 pub(crate) fn exists(pid: &str) -> bool {
     kill(Pid::from_raw(pid.parse().unwrap()), None) != Err(Errno::ESRCH)
+}
+
+#[async_trait]
+impl ChatContext for Stage {
+    async fn step(&self, _messages: Vec<NewMessage>) -> Result<(), StepError> {
+        unimplemented!("no program takes steps")
+    }
+
+    async fn await_chat(
+        &self,
+        _descendant: ChatId,
+        _timeout: Option<Duration>,
+    ) -> Result<Report, AwaitError> {
+        unimplemented!("no program waits for chats")
+    }
 }

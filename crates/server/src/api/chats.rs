@@ -13,10 +13,10 @@ use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::events::{self, EventStream, Until};
-use super::wire::{Chat, ChatPage, CreateChat};
+use super::wire::{Chat, ChatPage, CreateChat, PatchChat};
 use crate::app::App;
 use crate::http::extract::{Body, ChatUser, PathOf, QueryOf};
-use crate::http::problem::{AnyProblem, BodyProblem, ObjectProblem, Problem};
+use crate::http::problem::{AnyProblem, BodyProblem, ObjectProblem, Problem, StateProblem};
 
 /// Creates a chat; a worker answers at once.
 ///
@@ -37,6 +37,8 @@ use crate::http::problem::{AnyProblem, BodyProblem, ObjectProblem, Problem};
         ),
         AnyProblem,
         BodyProblem,
+        ObjectProblem,
+        StateProblem,
     ),
 )]
 pub(super) async fn create(
@@ -47,13 +49,13 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     let new = body.checked(caller.owner)?;
     let id = new.id;
-    app.chats.create(new).await?;
+    app.chats.create(new, caller.reach()).await?;
     let location = [(header::LOCATION, format!("/api/v1/chats/{id}"))];
     if wants_events(&headers) {
         let events = events::stream(app, caller, id, None, Until::Rest).await?;
         return Ok((StatusCode::CREATED, location, events).into_response());
     }
-    let chat = app.chat_store.get(id, caller.reach()).await?.ok_or_else(Problem::not_found)?;
+    let chat = app.chat_reader.get(id, caller.reach()).await?.ok_or_else(Problem::not_found)?;
     Ok((StatusCode::CREATED, location, Json(Chat::from(chat))).into_response())
 }
 
@@ -75,7 +77,35 @@ pub(super) async fn read(
     ChatUser(caller): ChatUser,
     PathOf(id): PathOf<Uuid>,
 ) -> Result<Json<Chat>, Problem> {
-    let chat = app.chat_store.get(ChatId::new(id), caller.reach()).await?;
+    let chat = app.chat_reader.get(ChatId::new(id), caller.reach()).await?;
+    chat.map(|chat| Json(chat.into())).ok_or_else(Problem::not_found)
+}
+
+/// Changes title, workspace or read marker of a chat; what is left out stays.
+///
+/// A title or workspace moves the chat to the front of its owner's list.
+#[utoipa::path(
+    patch,
+    path = "/chats/{id}",
+    operation_id = "change_chat",
+    tag = "chats",
+    params(("id" = Uuid, Path, description = "The chat")),
+    request_body = PatchChat,
+    responses(
+        (status = 200, description = "The chat as it is then", body = Chat),
+        AnyProblem,
+        ObjectProblem,
+        BodyProblem,
+    ),
+)]
+pub(super) async fn change(
+    State(app): State<App>,
+    ChatUser(caller): ChatUser,
+    PathOf(id): PathOf<Uuid>,
+    Body(body): Body<PatchChat>,
+) -> Result<Json<Chat>, Problem> {
+    let patch = body.checked()?;
+    let chat = app.chats.update(ChatId::new(id), caller.reach(), patch).await?;
     chat.map(|chat| Json(chat.into())).ok_or_else(Problem::not_found)
 }
 
@@ -117,15 +147,15 @@ pub(super) async fn list(
     let limit = Limit::new(query.limit)?;
     let after = query.after.as_deref().map(cursor).transpose()?;
     let filter = ChatFilter { owner: caller.owner, archived: query.archived, after, limit };
-    let chats = app.chat_store.list(filter).await?;
+    let chats = app.chat_reader.list(filter).await?;
     let full = chats.len() >= limit.rows() as usize;
     let last = chats.last().filter(|_| full);
-    let next = last.map(|last| Cursor { updated_at: last.updated_at, chat: last.id }.to_string());
+    let next = last.map(|last| Cursor { at: last.updated_at, chat: last.id }.to_string());
     Ok(Json(ChatPage { chats: chats.into_iter().map(Chat::from).collect(), next }))
 }
 
 /// Reads a cursor exactly as a page shows it, though its id could be written in other ways.
-fn cursor(text: &str) -> Result<Cursor, Invalid> {
+pub(super) fn cursor(text: &str) -> Result<Cursor, Invalid> {
     let cursor: Cursor = text.parse()?;
     if cursor.to_string() == text {
         Ok(cursor)

@@ -28,17 +28,29 @@ use crate::http::problem::{AnyProblem, ObjectProblem, Problem};
 use crate::identity::Caller;
 use feed::Feed;
 pub(crate) use followed::{FollowPorts, Followed};
+pub(super) use frame::json;
 pub(crate) use frame::part as part_frame;
+pub(super) use watching::{is_still_welcome, next_look, notified, watch};
 
 /// Pause after which a quiet stream sends a `ping`: shorter than proxies' patience.
-const PING_INTERVAL: Duration = Duration::from_secs(15);
+pub(super) const PING_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Tells nginx and its like whether to collect what they pass on.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What events of a stream are called.
-const EVENTS: [&str; 9] =
-    ["snapshot", "message", "queue", "status", "error", "part", "resync", "history_reset", "ping"];
+const EVENTS: [&str; 10] = [
+    "snapshot",
+    "message",
+    "queue",
+    "status",
+    "error",
+    "part",
+    "resync",
+    "history_reset",
+    "chat",
+    "ping",
+];
 
 /// How to follow a chat.
 #[derive(Debug, Deserialize, IntoParams)]

@@ -4,14 +4,14 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use musterbeat_core::chat::Event;
-use musterbeat_core::id::{ChatId, Version};
+use musterbeat_core::id::{ChatId, MessageId, Version};
 use musterbeat_core::invalid::Invalid;
 use musterbeat_core::port::By;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::wire::{Message, MessagePage, SendMessage, Sent};
+use super::wire::{EditMessage, Edited, Message, MessagePage, SendMessage, Sent};
 use crate::app::App;
 use crate::http::extract::{Body, ChatUser, PathOf, QueryOf};
 use crate::http::problem::{AnyProblem, BodyProblem, ObjectProblem, Problem, StateProblem};
@@ -38,11 +38,44 @@ pub(super) async fn send(
     PathOf(id): PathOf<Uuid>,
     Body(body): Body<SendMessage>,
 ) -> Result<(StatusCode, Json<Sent>), Problem> {
-    let turn = body.checked(caller.owner)?;
-    let by = By::User(caller.reach());
-    let applied = app.chats.apply(ChatId::new(id), by, Event::Send(turn)).await?;
+    let event = body.checked(caller.owner)?;
+    let applied = app.chats.apply(ChatId::new(id), By::User(caller.reach()), event).await?;
     let sent = Sent { queued: applied.queued, version: applied.version.0 };
     Ok((StatusCode::ACCEPTED, Json(sent)))
+}
+
+/// Says something else instead: the message and all after it go, and the chat begins anew there.
+///
+/// The new message has an id of its own. The queue is cleared, and whoever answers is stopped.
+#[utoipa::path(
+    put,
+    path = "/chats/{id}/messages/{message_id}",
+    operation_id = "edit_message",
+    tag = "messages",
+    params(
+        ("id" = Uuid, Path, description = "The chat"),
+        ("message_id" = i64, Path, description = "The user's message", minimum = 0),
+    ),
+    request_body = EditMessage,
+    responses(
+        (status = 200, description = "What stands in its place", body = Edited),
+        AnyProblem,
+        ObjectProblem,
+        BodyProblem,
+        StateProblem,
+    ),
+)]
+pub(super) async fn edit(
+    State(app): State<App>,
+    ChatUser(caller): ChatUser,
+    PathOf((id, message)): PathOf<(Uuid, i64)>,
+    Body(body): Body<EditMessage>,
+) -> Result<Json<Edited>, Problem> {
+    let turn = body.checked(caller.owner)?;
+    let event = Event::Edit { message: MessageId(message), turn };
+    let applied = app.chats.apply(ChatId::new(id), By::User(caller.reach()), event).await?;
+    let message_id = applied.message.ok_or_else(Problem::not_found)?.0;
+    Ok(Json(Edited { message_id, version: applied.version.0 }))
 }
 
 /// Which messages to list.
@@ -76,7 +109,7 @@ pub(super) async fn list(
     QueryOf(query): QueryOf<ListMessages>,
 ) -> Result<Json<MessagePage>, Problem> {
     let since = query.after_version.map(checked_version).transpose()?;
-    let changes = app.chat_store.changes(ChatId::new(id), caller.reach(), since).await?;
+    let changes = app.chat_reader.changes(ChatId::new(id), caller.reach(), since).await?;
     let changes = changes.ok_or_else(Problem::not_found)?;
     Ok(Json(MessagePage {
         more: changes.reached < changes.chat.version,

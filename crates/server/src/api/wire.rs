@@ -3,9 +3,9 @@
 use std::fmt;
 
 use musterbeat_core::chat::{self, Title};
-use musterbeat_core::id::{OwnerId, WorkspaceId};
+use musterbeat_core::id::{ChatId, MessageId, OwnerId, WorkspaceId};
 use musterbeat_core::invalid::Invalid;
-use musterbeat_core::message::{self, Content, Model, Part, Turn};
+use musterbeat_core::message::{self, Content, Model, Part, Turn, Usage};
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -58,12 +58,27 @@ fn said() -> ObjectBuilder {
 #[schema(as = Part)]
 #[expect(dead_code, reason = "describes `Part`, which knows nothing of OpenAPI")]
 struct PartShown {
-    /// `text`; others are of a newer release, with fields of their own.
+    /// `text`, `tool_call` or `tool_result`; others are of a newer release, with fields of their own.
     #[schema(rename = "type")]
     kind: String,
     /// What a part of the type `text` says.
     #[schema(nullable = false)]
     text: Option<String>,
+    /// Names a call of a tool, in the call and in its result.
+    #[schema(nullable = false)]
+    id: Option<String>,
+    /// Which tool is called.
+    #[schema(nullable = false)]
+    name: Option<String>,
+    /// With what it is called.
+    #[schema(nullable = false)]
+    input: Option<serde_json::Value>,
+    /// What the tool said.
+    #[schema(nullable = false)]
+    output: Option<String>,
+    /// Whether the tool failed, or did not run to its end.
+    #[schema(nullable = false)]
+    is_error: Option<bool>,
 }
 
 /// Content as a caller sends it: a text, or an array of parts.
@@ -131,10 +146,13 @@ pub(crate) struct CreateChat {
     #[serde(default)]
     #[schema(pattern = r"^[^\x00]*[^\s\x00][^\x00]*$", max_length = 100)]
     title: Option<String>,
-    /// The workspace that it works in.
+    /// The workspace that it works in; by default its parent's.
     #[serde(default)]
     workspace_id: Option<Uuid>,
-    /// The model to answer with.
+    /// The chat of which it is a child; a child belongs to its parent's owner.
+    #[serde(default)]
+    parent_id: Option<Uuid>,
+    /// The model to answer with; by default its parent's.
     #[serde(default)]
     #[schema(pattern = r"^[ -~]*[!-~][ -~]*$", max_length = 200)]
     model: Option<String>,
@@ -148,8 +166,9 @@ impl CreateChat {
             None => Title::of_question(&turn.content.to_text()),
         };
         let workspace = self.workspace_id.map(WorkspaceId::new);
-        let id = musterbeat_core::id::ChatId::new(Uuid::now_v7());
-        Ok(chat::NewChat { id, owner, workspace, title, turn })
+        let id = ChatId::new(Uuid::now_v7());
+        let parent = self.parent_id.map(ChatId::new);
+        Ok(chat::NewChat { id, owner, parent, workspace, title, preamble: vec![], turn })
     }
 }
 
@@ -176,12 +195,83 @@ pub(crate) enum WhenBusy {
     /// It waits for its turn.
     #[default]
     Queue,
+    /// It waits for its turn, and the present one is stopped.
+    Interrupt,
 }
 
 impl SendMessage {
+    pub(crate) fn checked(self, sender: OwnerId) -> Result<chat::Event, Invalid> {
+        let when_busy = match self.when_busy {
+            WhenBusy::Queue => chat::WhenBusy::Queue,
+            WhenBusy::Interrupt => chat::WhenBusy::Interrupt,
+        };
+        Ok(chat::Event::Send { turn: turn(self.content, self.model, sender)?, when_busy })
+    }
+}
+
+/// What to say instead.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(examples(json!({ "content": "And who wrote it?" })))]
+pub(crate) struct EditMessage {
+    /// What is asked.
+    content: ContentInput,
+    /// The model for this turn; by default the chat's.
+    #[serde(default)]
+    #[schema(pattern = r"^[ -~]*[!-~][ -~]*$", max_length = 200)]
+    model: Option<String>,
+}
+
+impl EditMessage {
     pub(crate) fn checked(self, sender: OwnerId) -> Result<Turn, Invalid> {
-        let WhenBusy::Queue = self.when_busy;
         turn(self.content, self.model, sender)
+    }
+}
+
+/// What stands in a message's place.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Edited {
+    /// The new message.
+    pub(crate) message_id: i64,
+    /// The chat's version now; its changes come after it.
+    #[schema(minimum = 0)]
+    pub(crate) version: i64,
+}
+
+/// What to change of a chat; what is left out stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(examples(json!({ "title": "The muster roll" })))]
+pub(crate) struct PatchChat {
+    /// What to call it.
+    #[serde(default)]
+    #[schema(nullable = false, pattern = r"^[^\x00]*[^\s\x00][^\x00]*$", max_length = 100)]
+    title: Option<String>,
+    /// The workspace that it works in; null for none.
+    #[serde(default, deserialize_with = "given")]
+    workspace_id: Option<Option<Uuid>>,
+    /// The last message that its user has read; it never goes back.
+    #[serde(default)]
+    #[schema(nullable = false, minimum = 0)]
+    last_read_message_id: Option<i64>,
+}
+
+/// Tells a null that was given from a field that was not.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Uuid>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+impl PatchChat {
+    pub(crate) fn checked(self) -> Result<chat::ChatPatch, Invalid> {
+        if let Some(negative) = self.last_read_message_id.filter(|id| *id < 0) {
+            let reason = format!("is {negative}, 0 or more is allowed");
+            return Err(Invalid::new("last_read_message_id", reason));
+        }
+        Ok(chat::ChatPatch {
+            title: self.title.map(checked_title).transpose()?,
+            workspace: self.workspace_id.map(|workspace| workspace.map(WorkspaceId::new)),
+            last_read: self.last_read_message_id.map(MessageId),
+        })
     }
 }
 
@@ -254,12 +344,21 @@ impl From<musterbeat_core::run::RunStatus> for Status {
 pub(crate) struct Chat {
     id: Uuid,
     owner_id: Uuid,
+    /// The chat of which it is a child.
+    #[schema(required)]
+    parent_id: Option<Uuid>,
+    /// The first of its ancestors.
+    #[schema(required)]
+    root_id: Option<Uuid>,
     #[schema(required)]
     workspace_id: Option<Uuid>,
     title: String,
     #[schema(required)]
     model: Option<String>,
     archived: bool,
+    /// The last message that its user has read.
+    #[schema(required)]
+    last_read_message_id: Option<i64>,
     status: Status,
     /// Why it stands in `error`.
     #[schema(required)]
@@ -283,6 +382,10 @@ impl Chat {
         self.version
     }
 
+    pub(crate) fn archived(&self) -> bool {
+        self.archived
+    }
+
     pub(crate) fn error(&self) -> Option<&str> {
         self.error.as_deref()
     }
@@ -298,10 +401,13 @@ impl From<chat::Chat> for Chat {
         Self {
             id: chat.id.uuid(),
             owner_id: chat.owner.uuid(),
+            parent_id: chat.parent.map(ChatId::uuid),
+            root_id: chat.root.map(ChatId::uuid),
             workspace_id: chat.workspace.map(WorkspaceId::uuid),
             title: chat.title,
             model: chat.model.map(|model| model.as_str().to_owned()),
             archived: chat.archived,
+            last_read_message_id: chat.last_read.map(|message| message.0),
             status: chat.status.into(),
             error: chat.error,
             version: chat.version.0,
@@ -311,7 +417,60 @@ impl From<chat::Chat> for Chat {
     }
 }
 
-/// A page of chats, the last updated first.
+/// How a chat stands for somebody who waits for it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Report {
+    chat_id: Uuid,
+    status: Status,
+    /// Whether it has nothing to do; else the time was over.
+    at_rest: bool,
+    /// Why it stands in `error`.
+    #[schema(required)]
+    error: Option<String>,
+    /// The chat's version.
+    #[schema(minimum = 0)]
+    version: i64,
+    /// The last that its assistant said in words.
+    #[schema(required)]
+    text: Option<String>,
+}
+
+impl From<chat::Report> for Report {
+    fn from(report: chat::Report) -> Self {
+        Self {
+            chat_id: report.chat.uuid(),
+            at_rest: report.is_at_rest(),
+            status: report.status.into(),
+            error: report.error,
+            version: report.version.0,
+            text: report.text,
+        }
+    }
+}
+
+/// What became of a change that a chat's readers see.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Changed {
+    /// Where the chat stands now.
+    status: Status,
+    /// Its version now; its changes come after it.
+    #[schema(minimum = 0)]
+    version: i64,
+}
+
+impl From<chat::Applied> for Changed {
+    fn from(applied: chat::Applied) -> Self {
+        Self { status: applied.status.into(), version: applied.version.0 }
+    }
+}
+
+/// The turns that wait, the next first.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Queue {
+    pub(crate) queue: Vec<Queued>,
+}
+
+/// A page of chats, in the order of the list.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ChatPage {
     pub(crate) chats: Vec<Chat>,
@@ -337,8 +496,32 @@ pub(crate) struct Message {
     model: Option<String>,
     #[schema(required)]
     created_by: Option<Uuid>,
+    /// Tokens that it took, as far as its model told.
+    #[schema(value_type = UsageShown)]
+    usage: Usage,
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
+}
+
+/// Tokens that a message took, as far as its model told.
+#[derive(ToSchema)]
+#[schema(as = Usage)]
+#[expect(dead_code, reason = "describes `Usage`, which knows nothing of OpenAPI")]
+struct UsageShown {
+    #[schema(nullable = false)]
+    input_tokens: Option<i64>,
+    #[schema(nullable = false)]
+    output_tokens: Option<i64>,
+    #[schema(nullable = false)]
+    total_tokens: Option<i64>,
+    #[schema(nullable = false)]
+    reasoning_tokens: Option<i64>,
+    #[schema(nullable = false)]
+    cache_creation_tokens: Option<i64>,
+    #[schema(nullable = false)]
+    cache_read_tokens: Option<i64>,
+    #[schema(nullable = false)]
+    context_limit: Option<i64>,
 }
 
 fn roles() -> ObjectBuilder {
@@ -356,6 +539,7 @@ impl From<message::Message> for Message {
             deleted: message.deleted,
             model: message.model.map(|model| model.as_str().to_owned()),
             created_by: message.created_by.map(OwnerId::uuid),
+            usage: message.usage,
             created_at: message.created_at.time(),
         }
     }

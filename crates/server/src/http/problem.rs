@@ -155,6 +155,9 @@ impl From<ApplyError> for Problem {
             ApplyError::Refused(refused @ Refused::QueueFull { .. }) => {
                 Self::new(Kind::QueueFull, refused.to_string())
             }
+            ApplyError::Refused(refused @ (Refused::NoSuchMessage | Refused::NoSuchQueued)) => {
+                Self::new(Kind::NotFound, refused.to_string())
+            }
             ApplyError::Refused(refused) => Self::new(Kind::NotNow, refused.to_string()),
             ApplyError::Fenced => Self::new(Kind::NotNow, error.to_string()),
             ApplyError::Store(error) => error.into(),

@@ -1,26 +1,101 @@
 //! Who reaches what.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use musterbeat_core::id::{OwnerId, TokenId};
+use musterbeat_db::PgStore;
+use musterbeat_db::tokens::{NewToken, TokenKind};
+use musterbeat_testkit::TestDatabase;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
-use crate::client::Running;
+use crate::client::{Client, Running};
 
-/// Every route of the API, with a body where it takes one.
-fn routes(chat: &str) -> Vec<(Method, String, Option<Value>)> {
+/// What a route is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum For {
+    /// Whoever uses chats, each their own.
+    Users,
+    /// Whoever owns the object that the path names.
+    Owner,
+    /// Admins alone.
+    Admins,
+}
+
+/// Every route of the API, with a body where it takes one, on the objects that are named.
+fn routes(named: &Named) -> Vec<(For, Method, String, Option<Value>)> {
+    let Named { chat, message, queued } = named;
     let content = || Some(json!({ "content": "x" }));
+    let chat = |rest: &str| format!("/api/v1/chats/{chat}{rest}");
     vec![
-        (Method::POST, "/api/v1/chats".to_owned(), content()),
-        (Method::GET, "/api/v1/chats".to_owned(), None),
-        (Method::GET, format!("/api/v1/chats/{chat}"), None),
-        (Method::POST, format!("/api/v1/chats/{chat}/messages"), content()),
-        (Method::GET, format!("/api/v1/chats/{chat}/messages"), None),
-        (Method::GET, format!("/api/v1/chats/{chat}/events"), None),
-        (Method::POST, "/api/v1/tokens".to_owned(), Some(json!({ "kind": "user", "name": "x" }))),
-        (Method::DELETE, format!("/api/v1/tokens/{chat}"), None),
-        (Method::GET, "/api/v1/workers".to_owned(), None),
+        (For::Users, Method::POST, "/api/v1/chats".to_owned(), content()),
+        (For::Users, Method::GET, "/api/v1/chats".to_owned(), None),
+        (For::Users, Method::GET, "/api/v1/chats/events".to_owned(), None),
+        (For::Owner, Method::GET, chat(""), None),
+        (For::Owner, Method::PATCH, chat(""), Some(json!({ "title": "x" }))),
+        (For::Owner, Method::POST, chat("/messages"), content()),
+        (For::Owner, Method::GET, chat("/messages"), None),
+        (For::Owner, Method::GET, chat("/events"), None),
+        (For::Owner, Method::GET, chat("/queue"), None),
+        (For::Owner, Method::POST, chat(&format!("/queue/{queued}/promote")), None),
+        (For::Owner, Method::DELETE, chat(&format!("/queue/{queued}")), None),
+        (For::Owner, Method::DELETE, chat("/queue"), None),
+        (For::Owner, Method::PUT, chat(&format!("/messages/{message}")), content()),
+        (For::Owner, Method::POST, chat("/interrupt"), None),
+        (For::Owner, Method::GET, chat("/children"), None),
+        (For::Owner, Method::GET, chat("/wait"), None),
+        (For::Owner, Method::POST, chat("/archive"), None),
+        (For::Owner, Method::POST, chat("/unarchive"), None),
+        (
+            For::Admins,
+            Method::POST,
+            "/api/v1/tokens".to_owned(),
+            Some(json!({ "kind": "user", "name": "x" })),
+        ),
+        (For::Admins, Method::DELETE, format!("/api/v1/tokens/{}", named.chat), None),
+        (For::Admins, Method::GET, "/api/v1/workers".to_owned(), None),
     ]
+}
+
+/// What the paths of routes name.
+struct Named {
+    chat: String,
+    message: String,
+    queued: String,
+}
+
+impl Named {
+    /// Names things as the description does.
+    fn described() -> Self {
+        let [chat, message, queued] = ["{id}", "{message_id}", "{queued_id}"].map(str::to_owned);
+        Self { chat, message, queued }
+    }
+
+    /// Creates a busy chat, with a turn that waits.
+    async fn create(client: &Client) -> Self {
+        let chat = client.create_chat("mine").await;
+        client.send(&chat, "and then").await;
+        let page = client.get_json(&format!("/api/v1/chats/{chat}/messages")).await;
+        let queue = client.get_json(&format!("/api/v1/chats/{chat}/queue")).await;
+        let message = page["messages"][0]["id"].to_string();
+        Self { chat, message, queued: queue["queue"][0]["id"].to_string() }
+    }
+}
+
+async fn status(client: &Client, method: &Method, path: &str, body: Option<Value>) -> StatusCode {
+    let mut request = client.request(method.clone(), path);
+    if let Some(body) = body {
+        request = request.json(&body);
+    }
+    request.send().await.unwrap().status()
+}
+
+/// Starts a server whose turns do not end.
+async fn busy() -> Running {
+    Running::start_with(|settings| settings.echo_pace = Duration::from_hours(1)).await
 }
 
 #[tokio::test]
@@ -32,8 +107,10 @@ async fn table_of_routes_is_complete() {
             described.push(format!("{} {path}", method.to_uppercase()));
         }
     }
-    let mut tested: Vec<String> =
-        routes("{id}").iter().map(|(method, path, _)| format!("{method} {path}")).collect();
+    let mut tested: Vec<String> = routes(&Named::described())
+        .iter()
+        .map(|(_, method, path, _)| format!("{method} {path}"))
+        .collect();
     described.sort();
     tested.sort();
     assert_eq!(tested, described);
@@ -53,46 +130,70 @@ fn operations_have_names_of_their_own() {
 
 #[tokio::test]
 async fn nothing_is_served_without_a_valid_token() {
-    let running = Running::start().await;
-    let chat = running.client.create_chat("mine").await;
+    let running = busy().await;
+    let named = Named::create(&running.client).await;
     for client in [running.client.anonymous(), running.client.with_token("mb_guessed")] {
-        for (method, path, body) in routes(&chat) {
-            let mut request = client.request(method.clone(), &path);
-            if let Some(body) = body {
-                request = request.json(&body);
-            }
-            let response = request.send().await.unwrap();
-            assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{method} {path}");
-            assert_eq!(response.headers()["www-authenticate"], "Bearer");
+        for (_, method, path, body) in routes(&named) {
+            let status = status(&client, &method, &path, body).await;
+            assert_eq!(status, StatusCode::UNAUTHORIZED, "{method} {path}");
+        }
+        let response = client.get("/api/v1/chats").await;
+        assert_eq!(response.headers()["www-authenticate"], "Bearer");
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn user_reaches_own_objects_only_and_an_admin_all() {
+    let running = busy().await;
+    let admin = &running.client;
+    let (one, other) =
+        (admin.with_token(&admin.user_token().await), admin.with_token(&admin.user_token().await));
+    let named = Named::create(&one).await;
+    for (whose, method, path, body) in routes(&named) {
+        let refused = status(&other, &method, &path, body.clone()).await;
+        match whose {
+            For::Users => assert!(refused.is_success(), "{method} {path}: {refused}"),
+            For::Owner => assert_eq!(refused, StatusCode::NOT_FOUND, "{method} {path}"),
+            For::Admins => assert_eq!(refused, StatusCode::FORBIDDEN, "{method} {path}"),
+        }
+    }
+    let listed = other.get_json("/api/v1/chats").await;
+    assert_eq!(listed["chats"].as_array().unwrap().len(), 1, "only what it created above");
+    let before = one.get_json(&format!("/api/v1/chats/{}", named.chat)).await;
+    assert_eq!((&before["title"], &before["archived"]), (&json!("mine"), &json!(false)));
+    for client in [&one, admin] {
+        let named = Named::create(&one).await;
+        for (whose, method, path, body) in routes(&named) {
+            let taken = status(client, &method, &path, body).await;
+            // What is gone by then was promoted or edited away by the routes before.
+            let gone = path.contains("/queue/") || path.contains("/tokens/");
+            let reached = taken.is_success() || (gone && taken == StatusCode::NOT_FOUND);
+            let is_admin = std::ptr::eq(client, admin);
+            assert_eq!(reached, is_admin || whose != For::Admins, "{method} {path}: {taken}");
         }
     }
     running.stop().await;
 }
 
 #[tokio::test]
-async fn user_reaches_own_chats_only() {
-    let running = Running::start().await;
-    let admin = &running.client;
-    let (one, other) =
-        (admin.with_token(&admin.user_token().await), admin.with_token(&admin.user_token().await));
-    let chat = one.create_chat("of one").await;
-    for (method, path, body) in routes(&chat) {
-        let mut request = other.request(method.clone(), &path);
-        if let Some(body) = body {
-            request = request.json(&body);
-        }
-        let expected = match (method.as_str(), path.as_str()) {
-            ("POST", "/api/v1/chats") => StatusCode::CREATED,
-            ("GET", "/api/v1/chats") => StatusCode::OK,
-            (_, "/api/v1/workers") => StatusCode::FORBIDDEN,
-            (_, path) if path.starts_with("/api/v1/tokens") => StatusCode::FORBIDDEN,
-            _ => StatusCode::NOT_FOUND,
-        };
-        assert_eq!(request.send().await.unwrap().status(), expected, "{method} {path}");
+async fn agent_reaches_no_chat_not_even_of_its_owner() {
+    let database = TestDatabase::create().await.unwrap();
+    let running = Running::start_beside(database.url(), |settings| {
+        settings.echo_pace = Duration::from_hours(1);
+    })
+    .await;
+    let named = Named::create(&running.client).await;
+    let store = PgStore::new(database.pool().await.unwrap());
+    let hash = Sha256::digest(b"mb_of_an_agent").into();
+    let (id, owner) = (TokenId::new(Uuid::now_v7()), OwnerId::new(Uuid::now_v7()));
+    let token = NewToken { id, kind: TokenKind::Agent, owner, name: "agent", hash };
+    store.create_token(&token).await.unwrap();
+    let agent = running.client.with_token("mb_of_an_agent");
+    for (_, method, path, body) in routes(&named) {
+        let refused = status(&agent, &method, &path, body).await;
+        assert_eq!(refused, StatusCode::FORBIDDEN, "{method} {path}");
     }
-    let listed = other.get_json("/api/v1/chats").await;
-    assert_eq!(listed["chats"].as_array().unwrap().len(), 1, "only what it created above");
-    assert_eq!(admin.get(&format!("/api/v1/chats/{chat}")).await.status(), StatusCode::OK);
     running.stop().await;
 }
 

@@ -256,7 +256,7 @@ async fn wake_spent_while_the_row_was_locked_is_made_up_for_soon() {
     // By another process, whose notices do not reach the server.
     let store = PgStore::new(pool.clone());
     let (hidden, holder) = loop {
-        let hidden = store.create(new_chat()).await.unwrap().chat;
+        let hidden = store.create(new_chat(), Reach::Everything).await.unwrap().chat;
         let mut holder = pool.begin().await.unwrap();
         // A look that was still to come may have taken it first.
         if lock(&mut holder, &hidden.to_string()).await.status == RunStatus::Pending {
@@ -273,13 +273,9 @@ async fn wake_spent_while_the_row_was_locked_is_made_up_for_soon() {
 
 fn new_chat() -> NewChat {
     let content = Content::text("hidden").unwrap();
-    NewChat {
-        id: ChatId::new(uuid::Uuid::now_v7()),
-        owner: OwnerId::new(uuid::Uuid::now_v7()),
-        workspace: None,
-        title: Title::new("hidden").unwrap(),
-        turn: Turn { content, model: None, created_by: None },
-    }
+    let turn = Turn { content, model: None, created_by: None };
+    let [id, owner] = [uuid::Uuid::now_v7(), uuid::Uuid::now_v7()];
+    NewChat::new(ChatId::new(id), OwnerId::new(owner), Title::new("hidden").unwrap(), turn)
 }
 
 /// An operator's second signal: what runs is handed over at once and goes on elsewhere.

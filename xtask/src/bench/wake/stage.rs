@@ -10,12 +10,12 @@ use musterbeat_core::id::{ChatId, OwnerId, RunId, WorkerId};
 use musterbeat_core::lease::LeaseTimes;
 use musterbeat_core::message::{Content, Turn};
 use musterbeat_core::port::{
-    ChatRunner, ChatTurn, Lease, Publish, PublishError, RunContext, Runner, Topic, TurnEnd,
-    Watch as _,
+    ChatContext, ChatRunner, ChatTurn, Lease, Publish, PublishError, Reach, RunContext, Runner,
+    Topic, TurnEnd, Watch as _,
 };
 use musterbeat_core::run::{Outcome, Run, RunKind};
 use musterbeat_db::{PgBeats, PgStore, PoolLimits};
-use musterbeat_engine::chat::{ChatRuns, Chats};
+use musterbeat_engine::chat::{ChatPorts, ChatRuns, Chats};
 use musterbeat_engine::clock::SystemClock;
 use musterbeat_engine::echo::Echo;
 use musterbeat_engine::parts::{PartLimits, PartStreams};
@@ -73,8 +73,12 @@ impl Stage {
         let mut conn = database.connect().await?;
         let a = Replica::start(database, "a", 1, Endless).await?;
         let posted = Arc::new(Stamping { inner: a.transport.clone(), at: Mutex::default() });
-        let chats = Chats::new(Arc::new(a.store.clone()), posted.clone());
-        let endless = chats.create(new_chat()?).await?.chat;
+        let chats = Chats::new(ChatPorts {
+            store: Arc::new(a.store.clone()),
+            publish: posted.clone(),
+            watch: Arc::new(a.transport.clone()),
+        });
+        let endless = chats.create(new_chat()?, Reach::Everything).await?.chat;
         status(&mut conn, endless, "running").await?;
         let (notes, noted) = mpsc::unbounded_channel();
         let b = Replica::start(
@@ -97,7 +101,7 @@ impl Stage {
     /// Waits until the run's end is written, so that B is idle again.
     pub(super) async fn sample(&mut self) -> Result<(Duration, Duration)> {
         self.posted.clear();
-        let chat = self.chats.create(new_chat()?).await?.chat;
+        let chat = self.chats.create(new_chat()?, Reach::Everything).await?.chat;
         let posted = self.posted.at().context("nothing was published")?;
         let began = self.noted(Noted::Began).await?;
         let prompted = self.noted(Noted::Prompted).await?;
@@ -151,7 +155,11 @@ impl Replica {
             Lease { worker: id, name: name.to_owned(), advertise_url: None, release, capacity };
         let options =
             WorkerOptions { poll_interval: POLL_INTERVAL, times, ..WorkerOptions::new(lease) };
-        let chats = Chats::new(Arc::new(store.clone()), publish);
+        let chats = Chats::new(ChatPorts {
+            store: Arc::new(store.clone()),
+            publish,
+            watch: Arc::new(transport.clone()),
+        });
         let serving = Serving { runner: runner.over(chats), capacity: capacity as usize };
         let shutdown = Shutdown::default();
         let parts = PartStreams::new(PartLimits::default());
@@ -184,7 +192,7 @@ struct Endless;
 
 #[async_trait]
 impl ChatRunner for Endless {
-    async fn turn(&self, _: ChatTurn, context: Arc<dyn RunContext>) -> TurnEnd {
+    async fn turn(&self, _: ChatTurn, context: Arc<dyn ChatContext>) -> TurnEnd {
         context.stopped().await;
         TurnEnd::Stopped(None)
     }
@@ -211,7 +219,7 @@ impl Answers for Noting<Echo> {
 
 #[async_trait]
 impl ChatRunner for Noting<Echo> {
-    async fn turn(&self, turn: ChatTurn, context: Arc<dyn RunContext>) -> TurnEnd {
+    async fn turn(&self, turn: ChatTurn, context: Arc<dyn ChatContext>) -> TurnEnd {
         // Nobody reads the notes any more when the benchmark is over.
         let _ = self.notes.send((Noted::Prompted, Instant::now()));
         self.inner.turn(turn, context).await
@@ -229,8 +237,8 @@ impl Runner for Noting<ChatRuns> {
         self.inner.run(run, context).await
     }
 
-    fn changed(&self, run: RunId) {
-        self.inner.changed(run);
+    fn changed(&self, run: RunId, owner: OwnerId) {
+        self.inner.changed(run, owner);
     }
 }
 
@@ -265,13 +273,9 @@ impl Publish for Stamping {
 }
 
 fn new_chat() -> Result<NewChat> {
-    Ok(NewChat {
-        id: ChatId::new(Uuid::now_v7()),
-        owner: OwnerId::new(Uuid::from_u128(1)),
-        workspace: None,
-        title: Title::new("woken")?,
-        turn: Turn { content: Content::text("Are you there?")?, model: None, created_by: None },
-    })
+    let turn = Turn { content: Content::text("Are you there?")?, model: None, created_by: None };
+    let owner = OwnerId::new(Uuid::from_u128(1));
+    Ok(NewChat::new(ChatId::new(Uuid::now_v7()), owner, Title::new("woken")?, turn))
 }
 
 /// Waits until the run of a chat stands in `status`.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use musterbeat_core::chat::Place;
 use musterbeat_core::id::{ChatId, Version};
-use musterbeat_core::port::{ChatStore, Topic, Watch, Watcher};
+use musterbeat_core::port::{ChatReader, Topic, Watch, Watcher};
 use musterbeat_engine::parts::{PartReader, PartStreams};
 use tokio::sync::{Notify, OnceCell};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -25,7 +25,7 @@ use crate::metrics::CHATS_FOLLOWED;
 
 /// What following chats takes.
 pub(crate) struct FollowPorts {
-    pub(crate) chats: Arc<dyn ChatStore>,
+    pub(crate) chats: Arc<dyn ChatReader>,
     pub(crate) watch: Arc<dyn Watch>,
     pub(crate) parts: PartStreams,
     pub(crate) cluster: Cluster,

@@ -30,11 +30,14 @@ struct Resync {
 
 /// Makes a frame without its end, so that it can be shared by those with and without a version.
 pub(super) fn begun(name: &str, data: &impl Serialize) -> Bytes {
-    let mut frame = format!("event: {name}\ndata: ").into_bytes();
-    serde_json::to_writer(&mut frame, data).expect("an event has no keys that JSON lacks");
-    frame.push(b'\n');
+    let frame = format!("event: {name}\ndata: {}\n", json(data)).into_bytes();
     // Boxing gives back what the vector reserved.
     Bytes::from(frame.into_boxed_slice())
+}
+
+/// Encodes what an event says.
+pub(in crate::api) fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("an event has no keys that JSON lacks")
 }
 
 /// Ends a frame with the version that its change led to.

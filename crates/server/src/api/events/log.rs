@@ -27,6 +27,7 @@ struct Snapshot<'a> {
 #[derive(Serialize)]
 struct StatusEvent {
     status: Status,
+    archived: bool,
     version: i64,
 }
 
@@ -44,6 +45,7 @@ struct QueueEvent<'a> {
 #[derive(Debug)]
 pub(super) struct Stand {
     status: Status,
+    archived: bool,
     told_status: Bytes,
     told_error: Option<Bytes>,
     told_queue: Bytes,
@@ -52,10 +54,12 @@ pub(super) struct Stand {
 
 impl Stand {
     fn of(chat: &Chat, queue: &[Queued]) -> Self {
-        let status = StatusEvent { status: chat.status(), version: chat.version() };
+        let (status, archived) = (chat.status(), chat.archived());
+        let told_status = StatusEvent { status, archived, version: chat.version() };
         Self {
-            status: chat.status(),
-            told_status: frame::begun("status", &status),
+            status,
+            archived,
+            told_status: frame::begun("status", &told_status),
             told_error: chat.error().map(|error| frame::begun("error", &ErrorEvent { error })),
             told_queue: frame::begun("queue", &QueueEvent { queue }),
             is_at_rest: chat.is_at_rest(),
@@ -66,7 +70,8 @@ impl Stand {
     pub(super) fn differing(&self, before: Option<&Self>) -> impl Iterator<Item = Bytes> {
         let queue = before.is_none_or(|before| before.told_queue != self.told_queue);
         let error = before.is_none_or(|before| before.told_error != self.told_error);
-        let status = before.is_none_or(|before| before.status != self.status);
+        let status = before
+            .is_none_or(|before| (before.status, before.archived) != (self.status, self.archived));
         let error = if error { self.told_error.as_ref() } else { None };
         let queue = queue.then_some(&self.told_queue);
         let status = status.then_some(&self.told_status);

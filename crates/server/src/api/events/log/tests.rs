@@ -27,6 +27,7 @@ fn text(frame: &Bytes) -> String {
 fn stand(status: Status, queue: &'static str) -> Stand {
     Stand {
         status,
+        archived: false,
         told_status: Bytes::from_static(b"status"),
         told_error: None,
         told_queue: Bytes::from_static(queue.as_bytes()),

@@ -1,0 +1,162 @@
+use async_trait::async_trait;
+
+use super::{Reach, StoreError};
+use crate::chat::{Applied, Changes, Chat, ChatPatch, Event, NewChat, Refused, Report};
+use crate::id::{ChatId, OwnerId, Version};
+use crate::lineage::Lineage;
+use crate::message::{Message, Queued};
+use crate::page::{Cursor, Limit};
+use crate::run::Token;
+
+/// Keeps chats, and changes them.
+#[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
+pub trait ChatStore: Send + Sync {
+    /// Creates a chat with its first turn, pending.
+    ///
+    /// A child's parent must be within `reach`, and the child inherits its owner. Repeated with
+    /// the same id it changes nothing and returns the chat as it stands, if that is within reach.
+    async fn create(&self, chat: NewChat, reach: Reach) -> Result<Applied, ApplyError>;
+
+    /// Applies `event` to a chat: locks its run, decides, writes, commits.
+    ///
+    /// For an owner a repeated write changes nothing and returns the chat as it stands.
+    async fn apply(&self, chat: ChatId, by: By, event: Event) -> Result<Applied, ApplyError>;
+
+    /// Changes what is no history; `None` when the chat is not there or out of reach.
+    ///
+    /// It neither locks the chat's run nor moves its version.
+    async fn update(
+        &self,
+        chat: ChatId,
+        reach: Reach,
+        patch: ChatPatch,
+    ) -> Result<Option<Chat>, StoreError>;
+
+    /// Returns the history as a model should see it, oldest first.
+    ///
+    /// It begins at the newest summary, if there is one, with the system messages before it.
+    async fn prompt(&self, chat: ChatId) -> Result<Vec<Message>, StoreError>;
+
+    /// Returns how a chat stands, for those who wait for its end.
+    async fn report(&self, chat: ChatId, reach: Reach) -> Result<Option<Report>, StoreError>;
+
+    /// Returns a chat's ancestors, in one statement that no cycle holds up.
+    async fn ancestors(&self, chat: ChatId) -> Result<Lineage, StoreError>;
+}
+
+/// Shows chats to those who may see them: what is out of reach is not there.
+#[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
+pub trait ChatReader: Send + Sync {
+    /// Returns a chat, `None` when it is not there or out of reach.
+    async fn get(&self, chat: ChatId, reach: Reach) -> Result<Option<Chat>, StoreError>;
+
+    /// Returns chats of one owner, the last updated first.
+    async fn list(&self, filter: ChatFilter) -> Result<Vec<Chat>, StoreError>;
+
+    /// Returns the children or descendants of a chat, the oldest first; `None` without the chat.
+    async fn family(&self, filter: FamilyFilter) -> Result<Option<Vec<Chat>>, StoreError>;
+
+    /// Returns what changed since a version, from the beginning when `since` is `None`.
+    async fn changes(
+        &self,
+        chat: ChatId,
+        reach: Reach,
+        since: Option<Version>,
+    ) -> Result<Option<Changes>, StoreError>;
+
+    /// Returns the turns that wait, the next first; `None` without the chat.
+    async fn queue(&self, chat: ChatId, reach: Reach) -> Result<Option<Vec<Queued>>, StoreError>;
+
+    /// Returns the chats of `owner` that changed since `mark`, and those that have something to do.
+    ///
+    /// Chats of `seen` are returned, too: to rest is a change that is not marked.
+    async fn feed(
+        &self,
+        owner: OwnerId,
+        mark: Option<FeedMark>,
+        seen: &[ChatId],
+    ) -> Result<FeedPage, StoreError>;
+}
+
+/// Which relatives of a chat to list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FamilyFilter {
+    /// Whose relatives.
+    pub of: ChatId,
+    /// Within what the caller reaches.
+    pub reach: Reach,
+    /// Which of them.
+    pub kin: Kin,
+    /// Where the page before ended.
+    pub after: Option<Cursor>,
+    /// How many.
+    pub limit: Limit,
+}
+
+/// How chats are related to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kin {
+    /// Its children.
+    Children,
+    /// All that descend from it, which must be a root.
+    Descendants,
+}
+
+/// What an owner's feed has seen: every transaction that ended before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FeedMark(pub i64);
+
+/// What changed among an owner's chats.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedPage {
+    /// Where the next page begins; some of what is here may be there again.
+    pub mark: FeedMark,
+    /// The chats, the last updated first; [`FeedPage::CHATS_MAX`] at most.
+    pub chats: Vec<Chat>,
+}
+
+impl FeedPage {
+    /// Chats of one page, at most: with as many, there may be more.
+    pub const CHATS_MAX: u32 = 1_000;
+}
+
+/// Who changes a chat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// A user, within reach.
+    User(Reach),
+    /// The worker that owns its run.
+    Owner(Token),
+}
+
+/// Which chats to list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChatFilter {
+    /// Whose.
+    pub owner: OwnerId,
+    /// Only archived ones, only others, or both.
+    pub archived: Option<bool>,
+    /// Where the page before ended.
+    pub after: Option<Cursor>,
+    /// How many.
+    pub limit: Limit,
+}
+
+/// An event did not happen to a chat.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// There is no such chat within the caller's reach.
+    #[error("there is no such chat")]
+    NotFound,
+    /// Somebody else owns the chat's run, or nobody does.
+    #[error("the chat's run is owned by somebody else")]
+    Fenced,
+    /// The chat's state does not allow it.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Storage failed; an owner's write may be sent again.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
