@@ -14,6 +14,8 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::Stream;
 use futures_util::stream::unfold;
 use musterbeat_core::id::{ChatId, Version};
 use serde::Deserialize;
@@ -147,15 +149,43 @@ pub(super) async fn stream(
     until: Until,
 ) -> Result<Response, Problem> {
     let feed = Feed::open(app, caller, chat, since, until).await?;
-    let bytes = unfold(feed, |mut feed| async move {
-        let bytes = feed.next().await?;
-        Some((Ok::<_, Infallible>(bytes), feed))
-    });
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         // A proxy that collects a page before it sends it would hold events back.
         (X_ACCEL_BUFFERING, HeaderValue::from_static("no")),
     ];
-    Ok((headers, Body::from_stream(bytes)).into_response())
+    Ok((headers, Body::from_stream(bytes(feed))).into_response())
+}
+
+fn bytes(feed: Feed) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
+    // Boxed: the stream has room for it where it rests, and again where it waits.
+    unfold(Box::new(feed), |mut feed| async move {
+        let bytes = feed.next().await?;
+        Some((Ok(bytes), feed))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::followed::{Board, FollowedChat};
+    use super::keeper::Keeper;
+    use super::*;
+
+    /// What a follower costs while nothing happens, beside its connection and its notices.
+    #[test]
+    fn idle_follower_costs_little() {
+        let follower = size_of::<Feed>() + size_of_output(bytes);
+        let chat = size_of::<FollowedChat>() + size_of::<Board>() + size_of_task(Keeper::keep);
+        assert!(follower <= 1024, "a follower takes {follower} bytes");
+        assert!(follower + chat <= 2048, "alone in its chat {} bytes", follower + chat);
+    }
+
+    fn size_of_output<A, B>(_: fn(A) -> B) -> usize {
+        size_of::<B>()
+    }
+
+    fn size_of_task<A, B, T>(_: fn(A, B) -> T) -> usize {
+        size_of::<T>()
+    }
 }

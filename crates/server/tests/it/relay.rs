@@ -11,7 +11,7 @@ use reqwest::StatusCode;
 use serde_json::Value;
 
 use crate::client::{Client, Events, PATIENCE, Running, said};
-use crate::replica::{Replica, musterbeat};
+use crate::replica::{Replica, musterbeat_at};
 
 const SECRET: &str = "known to all replicas and nobody else";
 
@@ -102,6 +102,7 @@ async fn dial_in_flight_holds_up_neither_snapshot_nor_message() {
     let heard = Heard::until_message(&mut far).await;
     assert_eq!(heard.seqs, [0; 0]);
     assert!(far.rest().await.iter().any(|(name, _)| name == "status"));
+    proxy.heal();
     eventually(PATIENCE, "the dial is given up", async || proxy.connections() == 0).await;
     owner.stop().await;
     other.stop().await;
@@ -150,8 +151,8 @@ async fn follower_leaves_an_owner_that_freezes_and_hears_nothing_of_it_when_it_w
     let other = busy(&database).await;
     let folder = tempfile::tempdir().unwrap();
     let address = free_address();
-    let mut command = musterbeat(folder.path());
-    command.args(["--dev", "--database-url", database.url(), "--listen", &address.to_string()]);
+    let mut command = musterbeat_at(folder.path(), &address.to_string());
+    command.args(["--dev", "--database-url", database.url()]);
     command.envs([
         ("MUSTERBEAT_BEAT_INTERVAL", "500ms"),
         ("MUSTERBEAT_LEASE_TTL", "3s"),
