@@ -12,5 +12,6 @@ mod operations;
 mod ownership;
 mod process;
 mod refusals;
+mod relay;
 mod replica;
 mod turns;

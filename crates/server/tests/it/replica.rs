@@ -11,6 +11,11 @@ use crate::client::Client;
 
 /// Returns the binary, which sees no setting of whoever runs the tests.
 pub(crate) fn musterbeat(folder: &Path) -> Command {
+    musterbeat_at(folder, "127.0.0.1:0")
+}
+
+/// Returns the binary, to listen on an address that is known before its start.
+pub(crate) fn musterbeat_at(folder: &Path, listen: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_musterbeat"));
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
@@ -19,7 +24,7 @@ pub(crate) fn musterbeat(folder: &Path) -> Command {
         }
     }
     // A settings file of the working folder is nobody's here.
-    command.current_dir(folder).args(["--listen", "127.0.0.1:0"]);
+    command.current_dir(folder).args(["--listen", listen]);
     command
 }
 
