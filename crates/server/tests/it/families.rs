@@ -77,8 +77,11 @@ async fn end_of_a_chat_reaches_who_waits_on_another_replica_by_notice() {
 
 #[tokio::test]
 async fn wait_ends_with_its_time_and_tells_how_the_chat_stands() {
-    let running =
-        Running::start_with(|settings| settings.echo_pace = Duration::from_hours(1)).await;
+    let running = Running::start_with(|settings| {
+        settings.echo_pace = Duration::from_hours(1);
+        settings.drain_timeout = Duration::ZERO;
+    })
+    .await;
     let client = &running.client;
     let chat = client.create_chat("for ever").await;
     client.chat_in(&chat, "running").await;
