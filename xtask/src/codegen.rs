@@ -19,6 +19,8 @@ mod metrics;
 mod openapi;
 mod queries;
 mod schema;
+#[cfg(feature = "product")]
+mod states;
 
 /// Writes the generated files, or checks that they are up to date.
 #[derive(Debug, Default, Args)]
@@ -41,6 +43,8 @@ enum Generator {
     Schema,
     /// What the checked statements return, crates/db/.sqlx.
     Queries,
+    /// What happens to a chat in each state, in docs/chats.md.
+    States,
     /// The list of metrics, docs/metrics.md.
     Metrics,
     /// The description of the HTTP interface, docs/openapi.json.
@@ -60,6 +64,27 @@ impl Output {
     fn file(path: &str, text: String) -> Self {
         Self { files: BTreeMap::from([(path.to_owned(), text)]), owned: None }
     }
+
+    /// Puts `text` between the markers that `name` a section, and leaves the rest of the page alone.
+    fn section(path: &str, name: &str, text: &str) -> Result<Self> {
+        let page = replaced(&workspace::read(path)?, name, text).with_context(|| {
+            let [begin, end] = markers(name);
+            format!("found no place for a section: put the lines `{begin}` and `{end}` into {path}")
+        })?;
+        Ok(Self::file(path, page))
+    }
+}
+
+fn markers(name: &str) -> [String; 2] {
+    ["begin", "end"].map(|edge| format!("<!-- {edge} generated: {name} -->"))
+}
+
+/// Returns `page` with `text` between the markers of `name`, or `None` where it has none.
+fn replaced(page: &str, name: &str, text: &str) -> Option<String> {
+    let [begin, end] = markers(name);
+    let (before, rest) = page.split_once(&begin)?;
+    let (_, after) = rest.split_once(&end)?;
+    Some(format!("{before}{begin}\n{text}{end}{after}"))
 }
 
 impl Codegen {
@@ -131,7 +156,7 @@ impl Codegen {
 
 impl Generator {
     fn needs_product(self) -> bool {
-        matches!(self, Self::Metrics | Self::Openapi)
+        matches!(self, Self::States | Self::Metrics | Self::Openapi)
     }
 
     fn needs_postgres(self) -> bool {
@@ -145,11 +170,15 @@ impl Generator {
             Self::Schema => schema::generate(server()?).await,
             Self::Queries => queries::generate(server()?).await,
             #[cfg(feature = "product")]
+            Self::States => states::generate(),
+            #[cfg(feature = "product")]
             Self::Metrics => Ok(metrics::generate()),
             #[cfg(feature = "product")]
             Self::Openapi => Ok(openapi::generate()),
             #[cfg(not(feature = "product"))]
-            Self::Metrics | Self::Openapi => bail!("{self:?} needs the feature `product` of xtask"),
+            Self::States | Self::Metrics | Self::Openapi => {
+                bail!("{self:?} needs the feature `product` of xtask")
+            }
         }
     }
 }
@@ -212,6 +241,14 @@ mod tests {
         write(root.path(), &output, &stale).unwrap();
         assert_eq!(differing(root.path(), &output).unwrap(), Vec::<String>::new());
         assert!(!root.path().join("data/old").exists());
+    }
+
+    #[test]
+    fn page_around_the_markers_stays() {
+        let [begin, end] = markers("part");
+        let page = |text| format!("above\n{begin}\n{text}{end}\nbelow\n");
+        assert_eq!(replaced(&page("old\n"), "part", "new\n"), Some(page("new\n")));
+        assert_eq!(replaced(&page("old\n"), "other", "new\n"), None);
     }
 
     #[test]

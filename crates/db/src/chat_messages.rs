@@ -102,10 +102,8 @@ pub async fn append(
     moved: &[ChatId],
     now: Option<Timestamp>,
 ) -> sqlx::Result<Vec<MessageId>> {
-    fn column<'a, T>(messages: &'a [Addition<'a>], of: impl Fn(&'a NewMessage) -> T) -> Vec<T> {
-        messages.iter().map(|addition| of(addition.message)).collect()
-    }
     let moved: Vec<Uuid> = moved.iter().map(|chat| chat.uuid()).collect();
+    let new = Columns::of(messages);
     let ids = sqlx::query_scalar!(
         r#"
             with new as materialized (
@@ -148,27 +146,61 @@ pub async fn append(
             order by position
             returning id
         "#,
-        &messages.iter().map(|addition| addition.chat.uuid()).collect::<Vec<_>>(),
-        &messages.iter().map(|addition| addition.version.0).collect::<Vec<_>>(),
-        &column(messages, |new| RoleColumn::from(new.role)) as &[RoleColumn],
-        &column(messages, |new| Json(&new.content)) as &[Json<&Content>],
-        &column(messages, |new| VisibilityColumn::from(new.visibility)) as &[VisibilityColumn],
-        &column(messages, |new| new.compressed),
-        &column(messages, |new| new.model.as_ref().map(Model::as_str)) as &[Option<&str>],
-        &column(messages, |new| new.created_by.map(OwnerId::uuid)) as &[Option<Uuid>],
-        &column(messages, |new| new.usage.input_tokens) as &[Option<i64>],
-        &column(messages, |new| new.usage.output_tokens) as &[Option<i64>],
-        &column(messages, |new| new.usage.total_tokens) as &[Option<i64>],
-        &column(messages, |new| new.usage.reasoning_tokens) as &[Option<i64>],
-        &column(messages, |new| new.usage.cache_creation_tokens) as &[Option<i64>],
-        &column(messages, |new| new.usage.cache_read_tokens) as &[Option<i64>],
-        &column(messages, |new| new.usage.context_limit) as &[Option<i64>],
+        &new.chats,
+        &new.versions,
+        &new.roles as &[RoleColumn],
+        &new.contents as &[Json<&Content>],
+        &new.visibilities as &[VisibilityColumn],
+        &new.compressed,
+        &new.models as &[Option<&str>],
+        &new.creators as &[Option<Uuid>],
+        &new.usage(|usage| usage.input_tokens) as &[Option<i64>],
+        &new.usage(|usage| usage.output_tokens) as &[Option<i64>],
+        &new.usage(|usage| usage.total_tokens) as &[Option<i64>],
+        &new.usage(|usage| usage.reasoning_tokens) as &[Option<i64>],
+        &new.usage(|usage| usage.cache_creation_tokens) as &[Option<i64>],
+        &new.usage(|usage| usage.cache_read_tokens) as &[Option<i64>],
+        &new.usage(|usage| usage.context_limit) as &[Option<i64>],
         &moved,
         now.map(Timestamp::time),
     )
     .fetch_all(conn)
     .await?;
     Ok(ids.into_iter().map(MessageId).collect())
+}
+
+/// Messages on their way, one array a column.
+struct Columns<'a> {
+    chats: Vec<Uuid>,
+    versions: Vec<i64>,
+    roles: Vec<RoleColumn>,
+    contents: Vec<Json<&'a Content>>,
+    visibilities: Vec<VisibilityColumn>,
+    compressed: Vec<bool>,
+    models: Vec<Option<&'a str>>,
+    creators: Vec<Option<Uuid>>,
+    usages: Vec<Usage>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(additions: &[Addition<'a>]) -> Self {
+        let messages = || additions.iter().map(|addition| addition.message);
+        Self {
+            chats: additions.iter().map(|addition| addition.chat.uuid()).collect(),
+            versions: additions.iter().map(|addition| addition.version.0).collect(),
+            roles: messages().map(|new| new.role.into()).collect(),
+            contents: messages().map(|new| Json(&new.content)).collect(),
+            visibilities: messages().map(|new| new.visibility.into()).collect(),
+            compressed: messages().map(|new| new.compressed).collect(),
+            models: messages().map(|new| new.model.as_ref().map(Model::as_str)).collect(),
+            creators: messages().map(|new| new.created_by.map(OwnerId::uuid)).collect(),
+            usages: messages().map(|new| new.usage).collect(),
+        }
+    }
+
+    fn usage(&self, of: impl Fn(&Usage) -> Option<i64>) -> Vec<Option<i64>> {
+        self.usages.iter().map(of).collect()
+    }
 }
 
 /// Takes messages out of a chat's history, those from `first` on or all; returns how many.

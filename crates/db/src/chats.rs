@@ -180,6 +180,7 @@ pub async fn facts(
                    ) as "named_queued!"
             from chats
             where chats.id = any ($1)
+            order by chats.id
         "#,
         &ids,
         message.map(|message| message.0),

@@ -5,7 +5,7 @@
 //! a `&mut PgConnection`, so that their caller owns the transaction.
 //!
 //! ```no_run
-//! use musterbeat_core::port::{ChatStore, Reach};
+//! use musterbeat_core::port::{ChatReader, Reach};
 //! use musterbeat_db::{PgStore, PoolLimits, connect, migrate};
 //!
 //! # async fn example(chat: musterbeat_core::id::ChatId) -> Result<(), Box<dyn std::error::Error>> {

@@ -20,5 +20,14 @@ pub(crate) const READY_TO_RUNNING: Metric = Metric {
     help: "Time from a run's being ready to its claim, on the database's clock.",
 };
 
+/// How long events of chats took, and how they ended.
+pub(crate) const TRANSITION_SECONDS: Metric = Metric {
+    name: "musterbeat_chat_transition_seconds",
+    kind: Kind::Histogram,
+    unit: Unit::Seconds,
+    labels: &["event", "outcome"],
+    help: "Time that an event of a chat took, from the wish for a connection to its commit.",
+};
+
 /// Every metric of this crate.
-pub const METRICS: &[Metric] = &[POOL_WAIT, READY_TO_RUNNING];
+pub const METRICS: &[Metric] = &[POOL_WAIT, READY_TO_RUNNING, TRANSITION_SECONDS];

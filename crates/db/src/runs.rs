@@ -6,6 +6,7 @@
 //! Several runs are locked in the order of `run_id`, and `runs` before every other table.
 //! Status words are literals: with a parameter the partial indexes are not used.
 
+mod caps;
 mod handover;
 mod queue;
 
@@ -20,6 +21,7 @@ use uuid::Uuid;
 
 use crate::row::StatusColumn;
 
+pub use caps::{Caps, claim_within, is_any_allowed};
 pub use handover::{release, requeue, requeue_of};
 pub use queue::{backlog, get, insert, interrupt, next_ready};
 

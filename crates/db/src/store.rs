@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use crate::error::failed;
 use crate::metrics::POOL_WAIT;
+use crate::runs::Caps;
 
 /// How long the database may be silent within one call: longer than it lets a statement take.
 const ANSWER_TIME: Duration = Duration::from_secs(35);
@@ -34,6 +35,7 @@ pub struct PgStore {
     /// A place for each connection that is not reserved.
     places: Arc<Semaphore>,
     queue_max: u32,
+    chat_caps: Caps,
     answer_time: Duration,
 }
 
@@ -42,13 +44,22 @@ impl PgStore {
     pub fn new(pool: PgPool) -> Self {
         let places = pool.options().get_max_connections().saturating_sub(RESERVED).max(1);
         let places = Arc::new(Semaphore::new(places as usize));
-        Self { pool, places, queue_max: QUEUE_MAX, answer_time: ANSWER_TIME }
+        let chat_caps = Caps::default();
+        Self { pool, places, queue_max: QUEUE_MAX, chat_caps, answer_time: ANSWER_TIME }
     }
 
     /// Sets how many turns may wait in one chat's queue.
     #[must_use]
     pub fn with_queue_max(self, queue_max: u32) -> Self {
         Self { queue_max, ..self }
+    }
+
+    /// Sets how many chats may be at work at once; all replicas must agree.
+    ///
+    /// With any cap, claims of all workers come one after the other.
+    #[must_use]
+    pub fn with_chat_caps(self, chat_caps: Caps) -> Self {
+        Self { chat_caps, ..self }
     }
 
     /// Sets how long the database may be silent within one call.

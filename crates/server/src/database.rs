@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use musterbeat_db::runs::Caps;
 use musterbeat_db::{PgPool, PgStore, PoolLimits};
 use musterbeat_embedded::{Durability, Options, Server};
 use secrecy::{ExposeSecret, SecretString};
@@ -89,7 +90,8 @@ async fn connect(url: &str, settings: &Settings) -> anyhow::Result<(PgPool, PgSt
     let limits = PoolLimits { connections_max: settings.pool_max.get(), ..PoolLimits::default() };
     let pool = musterbeat_db::connect(url, &limits).await?;
     musterbeat_db::migrate(&pool).await?;
-    let store = PgStore::new(pool.clone()).with_queue_max(settings.queue_max);
+    let caps = Caps { owner: settings.owner_running_max, deployment: settings.running_max };
+    let store = PgStore::new(pool.clone()).with_queue_max(settings.queue_max).with_chat_caps(caps);
     Ok((pool, store))
 }
 

@@ -102,6 +102,10 @@ pub struct Settings {
     pub pool_max: NonZeroU32,
     /// Turns that may wait in one chat's queue.
     pub queue_max: u32,
+    /// Chats of one owner at work at once, over all replicas.
+    pub owner_running_max: Option<NonZeroU32>,
+    /// Chats at work at once, over all replicas.
+    pub running_max: Option<NonZeroU32>,
     /// How long somebody waits for a chat who does not say.
     #[serde(with = "humantime_serde")]
     pub await_timeout: Duration,
@@ -173,6 +177,8 @@ impl Default for Settings {
             drain_timeout: worker::DRAIN_TIMEOUT,
             pool_max: number(10),
             queue_max: musterbeat_core::chat::QUEUE_MAX,
+            owner_running_max: None,
+            running_max: None,
             await_timeout: AwaitTimes::default().timeout,
             await_poll: AwaitTimes::default().poll,
             // A follower's connection costs some tens of kilobytes: these fit into a small machine.

@@ -3,31 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use cargo_metadata::DependencyKind;
 
 use super::Output;
 use crate::check::layers::{self, Edge};
-use crate::workspace;
 
 const PATH: &str = "docs/architecture.md";
-const BEGIN: &str = "<!-- begin generated: crates -->";
-const END: &str = "<!-- end generated: crates -->";
 
 /// Draws the workspace between the two markers and leaves the rest of the page alone.
 pub(super) fn generate() -> Result<Output> {
     let drawing = draw(&layers::edges()?);
-    let page = replace(&workspace::read(PATH)?, &drawing).with_context(|| {
-        format!("found no place for the drawing: put the lines `{BEGIN}` and `{END}` into {PATH}")
-    })?;
-    Ok(Output::file(PATH, page))
-}
-
-/// Returns `page` with `text` between the markers, or `None` where it has none.
-fn replace(page: &str, text: &str) -> Option<String> {
-    let (before, rest) = page.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{text}{END}{after}"))
+    Output::section(PATH, "crates", &drawing)
 }
 
 /// Draws the floors, a solid arrow for an import and a dotted one for tests only.
@@ -94,14 +81,6 @@ mod tests {
             drawing.contains("  subgraph floor0 [\"floor 0\"]\n    core\n  end\n"),
             "{drawing}"
         );
-    }
-
-    #[test]
-    fn the_page_around_the_markers_stays() {
-        let page = format!("above\n{BEGIN}\nold\n{END}\nbelow\n");
-        let expected = format!("above\n{BEGIN}\nnew\n{END}\nbelow\n");
-        assert_eq!(replace(&page, "new\n"), Some(expected));
-        assert_eq!(replace("no markers", "new\n"), None);
     }
 
     fn edge(from: &str, to: &str, kind: DependencyKind) -> Edge {

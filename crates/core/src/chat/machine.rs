@@ -89,6 +89,27 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// Returns the word that metrics use.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Send { when_busy: WhenBusy::Queue, .. } => "send",
+            Self::Send { when_busy: WhenBusy::Interrupt, .. } => "send_interrupt",
+            Self::Edit { .. } => "edit",
+            Self::Interrupt => "interrupt",
+            Self::Promote(_) => "promote",
+            Self::DeleteQueued(_) => "delete_queued",
+            Self::ClearQueue => "clear_queue",
+            Self::Archive => "archive",
+            Self::Unarchive => "unarchive",
+            Self::Step(_) => "step",
+            Self::FinishTurn { .. } => "finish_turn",
+            Self::FinishInterrupt { .. } => "finish_interrupt",
+            Self::FinishError { .. } => "finish_error",
+        }
+    }
+}
+
 /// What to do with a turn that is sent while the chat is busy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenBusy {

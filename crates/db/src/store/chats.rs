@@ -3,6 +3,8 @@
 mod apply;
 mod family;
 
+use std::time::Instant;
+
 use async_trait::async_trait;
 use musterbeat_core::chat::{Applied, Changes, Chat, ChatPatch, Event, NewChat, Report};
 use musterbeat_core::id::{ChatId, OwnerId, Version};
@@ -16,6 +18,7 @@ use sqlx::{Connection, PgConnection};
 use tokio::time::timeout;
 
 use super::PgStore;
+use crate::metrics::TRANSITION_SECONDS;
 use crate::{chat_messages, chat_queued_messages, chats};
 
 #[async_trait]
@@ -27,6 +30,7 @@ impl ChatStore for PgStore {
     }
 
     async fn apply(&self, chat: ChatId, by: By, event: Event) -> Result<Applied, ApplyError> {
+        let (name, began) = (event.as_str(), Instant::now());
         let mut call = self.call(apply::APPLY).await?;
         let apply = async {
             match event {
@@ -37,7 +41,10 @@ impl ChatStore for PgStore {
             }
         };
         let applied = timeout(self.answer_time, apply).await;
-        call.answered(applied)?
+        let applied = call.answered(applied).map_err(ApplyError::from).flatten();
+        let labels = [("event", name), ("outcome", outcome(&applied))];
+        metrics::histogram!(TRANSITION_SECONDS.name, &labels).record(began.elapsed());
+        applied
     }
 
     async fn update(
@@ -118,6 +125,17 @@ impl ChatReader for PgStore {
         let mut call = self.call("read an owner's feed").await?;
         let feed = timeout(self.answer_time, read_feed(&mut call.conn, owner, mark, seen)).await;
         call.ended(feed)
+    }
+}
+
+/// Returns the word that metrics use for how an event ended.
+const fn outcome(applied: &Result<Applied, ApplyError>) -> &'static str {
+    match applied {
+        Ok(_) => "applied",
+        Err(ApplyError::NotFound) => "not_found",
+        Err(ApplyError::Fenced) => "fenced",
+        Err(ApplyError::Refused(_)) => "refused",
+        Err(ApplyError::Store(_)) => "failed",
     }
 }
 

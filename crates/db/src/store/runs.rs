@@ -15,7 +15,7 @@ use super::PgStore;
 use crate::error::failed;
 use crate::metrics::READY_TO_RUNNING;
 use crate::run_heartbeats;
-use crate::runs::{self, Transition};
+use crate::runs::{self, Caps, Transition};
 
 #[async_trait]
 impl RunStore for PgStore {
@@ -27,7 +27,13 @@ impl RunStore for PgStore {
     ) -> Result<Vec<Run>, StoreError> {
         const CLAIM: &str = "claim runs";
         let mut call = self.call_of_owner(CLAIM).await?;
-        let claim = runs::claim(&mut call.conn, worker, kind, limit, None);
+        let caps = self.caps_of(kind);
+        let claim = async {
+            match caps {
+                Some(caps) => runs::claim_within(&mut call.conn, worker, kind, limit, caps).await,
+                None => runs::claim(&mut call.conn, worker, kind, limit, None).await,
+            }
+        };
         let claimed = timeout(self.answer_time, claim).await;
         let claimed = call.ended(claimed)?;
         let waited = metrics::histogram!(READY_TO_RUNNING.name, "kind" => kind.to_string());
@@ -40,7 +46,8 @@ impl RunStore for PgStore {
 
     async fn next_ready(&self, kind: &RunKind) -> Result<Option<Duration>, StoreError> {
         let mut call = self.call_of_owner("look for the next ready run").await?;
-        let next = timeout(self.answer_time, runs::next_ready(&mut call.conn, kind, None)).await;
+        let next = next_ready(&mut call.conn, kind, self.caps_of(kind));
+        let next = timeout(self.answer_time, next).await;
         call.ended(next)
     }
 
@@ -103,6 +110,31 @@ impl RunQueue for PgStore {
         let mut call = self.call("count the backlog").await?;
         let backlog = timeout(self.answer_time, runs::backlog(&mut call.conn, kind, None)).await;
         call.ended(backlog)
+    }
+}
+
+/// Pause before a claim is worth another look that the caps left nothing: no notice tells of room.
+const CAPPED_PAUSE: Duration = Duration::from_secs(1);
+
+impl PgStore {
+    /// Returns the caps of a kind, `None` when it has none.
+    fn caps_of(&self, kind: &RunKind) -> Option<Caps> {
+        (*kind == RunKind::CHAT && self.chat_caps.is_any()).then_some(self.chat_caps)
+    }
+}
+
+async fn next_ready(
+    conn: &mut PgConnection,
+    kind: &RunKind,
+    caps: Option<Caps>,
+) -> sqlx::Result<Option<Duration>> {
+    let next = runs::next_ready(conn, kind, None).await?;
+    match caps {
+        Some(caps) if next == Some(Duration::ZERO) => {
+            let allowed = runs::is_any_allowed(conn, kind, caps).await?;
+            Ok(Some(if allowed { Duration::ZERO } else { CAPPED_PAUSE }))
+        }
+        _ => Ok(next),
     }
 }
 

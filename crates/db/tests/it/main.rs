@@ -3,13 +3,18 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 mod beats;
+mod caps;
 mod chats;
 mod doctor;
+mod family;
 mod faults;
+mod feed;
+mod matrix;
 mod messages;
 mod migrations;
 mod queue;
 mod recovery;
 mod runs;
 mod setup;
+mod statements;
 mod tokens;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use musterbeat_core::chat::{Applied, Event, NewChat, Title, WhenBusy};
 use musterbeat_core::id::{ChatId, OwnerId, WorkerId};
-use musterbeat_core::message::{Content, NewMessage, Turn};
+use musterbeat_core::message::{Content, NewMessage, Part, Role, Turn};
 use musterbeat_core::port::{ChatStore, Lease, LeaseStore, Reach, RunStore};
 use musterbeat_core::run::{Run, RunKind};
 use musterbeat_db::{PgBeats, PgStore};
@@ -144,4 +144,17 @@ pub(crate) fn send(text: &str) -> Event {
 pub(crate) fn finish(said: &str) -> Event {
     let answer = vec![NewMessage::answer(Content::text(said).unwrap(), None)];
     Event::FinishTurn { answer, draining: false }
+}
+
+/// A message of the assistant that calls a tool.
+pub(crate) fn call(id: &str) -> NewMessage {
+    let part = Part::ToolCall { id: id.into(), name: "read".into(), input: serde_json::json!({}) };
+    NewMessage::answer(Content::produced_parts(vec![part]).unwrap(), None)
+}
+
+/// A tool's message that answers a call.
+pub(crate) fn result(id: &str) -> NewMessage {
+    let part = Part::ToolResult { id: id.into(), output: "done".into(), is_error: false };
+    let content = Content::produced_parts(vec![part]).unwrap();
+    NewMessage { role: Role::Tool, ..NewMessage::answer(content, None) }
 }

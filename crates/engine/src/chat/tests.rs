@@ -1,5 +1,8 @@
 //! One run of a chat, with mocked storage and a mocked runner, under paused time.
 
+mod steps;
+mod waiting;
+
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -8,7 +11,8 @@ use async_trait::async_trait;
 use musterbeat_core::id::{Fence, MessageId, OwnerId, Step, Version, WorkerId};
 use musterbeat_core::message::{Content, Message, Model, Role, Usage, Visibility};
 use musterbeat_core::port::{
-    MockChatRunner, MockChatStore, MockPublish, MockRunContext, MockWatch, Runner, TurnEnd,
+    ChatRunner, MockChatRunner, MockChatStore, MockPublish, MockRunContext, MockWatch, Runner,
+    TurnEnd,
 };
 use musterbeat_core::timestamp::Timestamp;
 use uuid::Uuid;
@@ -74,6 +78,15 @@ async fn work(
     runner
         .expect_turn()
         .returning(move |_, _| ends.lock().unwrap().pop_front().expect("no turn is left to fail"));
+    run_with(store, stop, context, Arc::new(runner)).await
+}
+
+async fn run_with(
+    store: &Store,
+    stop: bool,
+    context: impl RunContext + 'static,
+    runner: Arc<dyn ChatRunner>,
+) -> Outcome {
     let mut publish = MockPublish::new();
     publish.expect_publish().return_const(());
     let chats = Chats::new(ChatPorts {
@@ -85,7 +98,7 @@ async fn work(
     let owner = OwnerId::new(Uuid::nil());
     let run =
         Run { id: RunId::new(Uuid::nil()), kind: RunKind::CHAT, owner, token, stop, attempts: 0 };
-    ChatRuns::new(chats, Arc::new(runner)).run(run, Arc::new(context)).await
+    ChatRuns::new(chats, runner).run(run, Arc::new(context)).await
 }
 
 #[tokio::test(start_paused = true)]

@@ -78,7 +78,9 @@ impl<'a> Heart<'a> {
 
     async fn beat_until_dead(&mut self) {
         // Replicas that start together do not beat together.
-        sleep(self.times.beat_interval().mul_f64(rand::random())).await;
+        let start = Instant::now();
+        let first = start + self.times.beat_interval().mul_f64(rand::random());
+        self.is_called_before(first, start).await;
         loop {
             let began = Instant::now();
             match self.beat().await {

@@ -199,14 +199,9 @@ impl Bench {
             diary.note("requeued a batch");
             left -= i32::from(left > 0);
             let kind = RunKind::new("paced").unwrap();
-            Ok((0..left)
-                .map(|_| Requeued {
-                    run: run_id(77),
-                    kind: kind.clone(),
-                    owner: OwnerId::new(Uuid::nil()),
-                    pending: true,
-                })
-                .collect())
+            let owner = OwnerId::new(Uuid::nil());
+            let requeued = Requeued { run: run_id(77), kind, owner, pending: true };
+            Ok((0..left).map(|_| requeued.clone()).collect())
         });
         let diary = self.diary.clone();
         leases.expect_forget().returning(move || {

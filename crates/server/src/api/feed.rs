@@ -198,15 +198,16 @@ impl Feed {
         let reader = &self.app.chat_reader;
         let page = reader.feed(self.caller.owner, Some(self.mark), &busy).await?;
         let mut events = Vec::new();
-        if page.chats.len() >= FeedPage::CHATS_MAX as usize {
+        // The page is in the order of the list: what was told at its end was told all along.
+        let is_told = |chat: &Chat| self.told.get(&chat.id) == Some(&Told::of(chat));
+        let is_full = page.chats.len() >= FeedPage::CHATS_MAX as usize;
+        if is_full && !page.chats.last().is_some_and(is_told) {
             events.push(("resync", "{}".to_owned()));
         } else {
-            let new =
-                page.chats.iter().filter(|chat| self.told.get(&chat.id) != Some(&Told::of(chat)));
             // The list is told from its end, so that the last told is its first.
-            events.extend(
-                new.rev().map(|chat| ("chat", json(&ChatEvent { chat: chat.clone().into() }))),
-            );
+            let new = page.chats.iter().rev().filter(|chat| !is_told(chat));
+            let told = new.map(|chat| ("chat", json(&ChatEvent { chat: chat.clone().into() })));
+            events.extend(told);
         }
         self.take(&page, page.chats.iter());
         self.tell(events);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use musterbeat_core::id::{OwnerId, TokenId};
 use musterbeat_db::PgStore;
 use musterbeat_db::tokens::{NewToken, TokenKind};
+use musterbeat_server::settings::Settings;
 use musterbeat_testkit::TestDatabase;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -95,7 +96,12 @@ async fn status(client: &Client, method: &Method, path: &str, body: Option<Value
 
 /// Starts a server whose turns do not end.
 async fn busy() -> Running {
-    Running::start_with(|settings| settings.echo_pace = Duration::from_hours(1)).await
+    Running::start_with(endless).await
+}
+
+fn endless(settings: &mut Settings) {
+    settings.echo_pace = Duration::from_hours(1);
+    settings.drain_timeout = Duration::ZERO;
 }
 
 #[tokio::test]
@@ -179,10 +185,7 @@ async fn user_reaches_own_objects_only_and_an_admin_all() {
 #[tokio::test]
 async fn agent_reaches_no_chat_not_even_of_its_owner() {
     let database = TestDatabase::create().await.unwrap();
-    let running = Running::start_beside(database.url(), |settings| {
-        settings.echo_pace = Duration::from_hours(1);
-    })
-    .await;
+    let running = Running::start_beside(database.url(), endless).await;
     let named = Named::create(&running.client).await;
     let store = PgStore::new(database.pool().await.unwrap());
     let hash = Sha256::digest(b"mb_of_an_agent").into();

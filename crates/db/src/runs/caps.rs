@@ -1,0 +1,189 @@
+//! Claims within caps: so many runs of an owner at work, and so many of all.
+//!
+//! Claims of all workers come one after the other, by an advisory lock, so that what one counts
+//! the next has taken into account. A claim without caps is one statement and needs no lock.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use musterbeat_core::id::{Fence, OwnerId, RunId, Step, WorkerId};
+use musterbeat_core::run::{Run, RunKind, SUSPECT_ATTEMPTS, Token};
+use sqlx::{Connection, PgConnection};
+
+use super::Claimed;
+
+/// How many runs of a kind may be at work at once; none means any number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Caps {
+    /// Of one owner.
+    pub owner: Option<NonZeroU32>,
+    /// Of all owners together.
+    pub deployment: Option<NonZeroU32>,
+}
+
+impl Caps {
+    /// Says whether there is any cap.
+    pub const fn is_any(self) -> bool {
+        self.owner.is_some() || self.deployment.is_some()
+    }
+
+    fn limits(self) -> (i64, i64) {
+        let limit =
+            |cap: Option<NonZeroU32>| cap.map_or(i64::from(u32::MAX), |cap| cap.get().into());
+        (limit(self.owner), limit(self.deployment))
+    }
+}
+
+/// Names the lock of all claims within caps, for the whole database.
+const LOCK: i64 = 0x6d75_7374_6361_7073;
+
+/// Selects what the caps leave room for, as `allowed`; parameters 1 to 5 are kind, limit, the cap of
+/// an owner, that of all, and the attempts that make a run suspect.
+///
+/// Owners who wait are found one by one through their index, so a backlog of one costs no more than
+/// the room that owner has. Who only finishes an interrupt takes no room. A suspect is allowed when
+/// nothing else is, and alone.
+macro_rules! with_allowed {
+    ($query:ident, $rest:literal $(, $argument:expr)* $(,)?) => {
+        sqlx::$query!(
+            r#"
+                with recursive waiting as (
+                    (
+                        select owner_id from runs
+                        where status = 'pending' and kind = $1
+                        order by owner_id
+                        limit 1
+                    )
+                    union all
+                    select (
+                        select next.owner_id from runs as next
+                        where next.status = 'pending' and next.kind = $1
+                          and next.owner_id > waiting.owner_id
+                        order by next.owner_id
+                        limit 1
+                    )
+                    from waiting
+                    where waiting.owner_id is not null
+                ), active as (
+                    select owner_id, count(*) as runs
+                    from runs
+                    where kind = $1 and status in ('running', 'interrupting')
+                    group by owner_id
+                ), ready as (
+                    select own.run_id, own.round, own.ready_at, own.attempts >= $5 as is_suspect
+                    from waiting
+                    cross join lateral (
+                        select run_id, round, ready_at, attempts
+                        from runs
+                        where status = 'pending' and kind = $1 and owner_id = waiting.owner_id
+                          and not stop and ready_at <= now()
+                        order by round, ready_at
+                        limit greatest($3::bigint - coalesce(
+                            (select runs from active where active.owner_id = waiting.owner_id), 0
+                        ), 0)
+                    ) as own
+                    order by is_suspect, own.round, own.ready_at
+                    limit greatest(least(
+                        $2::bigint, $4::bigint - (select coalesce(sum(runs), 0) from active)
+                    ), 0)
+                ), allowed as (
+                    select run_id from ready where not is_suspect
+                    union all
+                    (
+                        select run_id from ready
+                        where is_suspect and not exists (select from ready where not is_suspect)
+                        limit 1
+                    )
+                    union all
+                    (
+                        select run_id from runs
+                        where status = 'pending' and kind = $1 and stop and ready_at <= now()
+                        limit $2
+                    )
+                )
+            "# + $rest
+            $(, $argument)*
+        )
+    };
+}
+
+/// Claims as [`claim`](super::claim) does, as far as the caps leave room.
+///
+/// A transaction of its own: the lock is to be had before anything is counted.
+pub async fn claim_within(
+    conn: &mut PgConnection,
+    worker: WorkerId,
+    kind: &RunKind,
+    limit: u32,
+    caps: Caps,
+) -> sqlx::Result<Vec<Claimed>> {
+    let (of_owner, of_all) = caps.limits();
+    let mut tx = conn.begin().await?;
+    sqlx::query!("select pg_advisory_xact_lock($1)", LOCK).execute(&mut *tx).await?;
+    let rows = with_allowed!(
+        query,
+        r#"
+            update runs
+            set status = case when stop then 'interrupting'::run_status else 'running' end,
+                worker_id = $6,
+                fence = fence + 1,
+                version = version + 1,
+                started_at = now()
+            where run_id = any (array(
+                    select own.run_id
+                    from runs as own
+                    where own.run_id = any (array(select run_id from allowed))
+                      and own.status = 'pending'
+                    for no key update skip locked
+                ))
+              and exists (
+                    select from worker_leases as lease
+                    where lease.worker_id = $6 and not lease.dead
+                    for key share
+                )
+            returning run_id, owner_id, fence, step, stop, attempts,
+                      extract(epoch from started_at - ready_at)::float8 as "waited!"
+        "#,
+        kind.as_str(),
+        i64::from(limit),
+        of_owner,
+        of_all,
+        SUSPECT_ATTEMPTS.cast_signed(),
+        worker.uuid(),
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    let claimed = rows.into_iter().map(|row| Claimed {
+        run: Run {
+            id: RunId::new(row.run_id),
+            kind: kind.clone(),
+            owner: OwnerId::new(row.owner_id),
+            token: Token { worker, fence: Fence(row.fence), step: Step(row.step) },
+            stop: row.stop,
+            attempts: row.attempts.cast_unsigned(),
+        },
+        waited: Duration::from_secs_f64(row.waited.max(0.0)),
+    });
+    Ok(claimed.collect())
+}
+
+/// Says whether a claim would find something that the caps leave room for.
+pub async fn is_any_allowed(
+    conn: &mut PgConnection,
+    kind: &RunKind,
+    caps: Caps,
+) -> sqlx::Result<bool> {
+    let (of_owner, of_all) = caps.limits();
+    with_allowed!(
+        query_scalar,
+        r#"select exists (select from allowed) as "allowed!""#,
+        kind.as_str(),
+        1_i64,
+        of_owner,
+        of_all,
+        SUSPECT_ATTEMPTS.cast_signed(),
+    )
+    .fetch_one(conn)
+    .await
+}
