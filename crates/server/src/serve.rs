@@ -119,10 +119,7 @@ impl Server {
             limits(&settings),
             http_end.clone(),
         );
-        let url = format!("http://{address}");
-        let described = database.describe(&settings);
-        let announcement =
-            announce::text(&url, described.as_deref(), &settings, admin_token.as_ref());
+        let announcement = announced(address, &database, &settings, admin_token.as_ref());
         let crippled = CancellationToken::new();
         Ok(Self {
             address,
@@ -200,6 +197,16 @@ impl Server {
         let closed = self.database.close(CLOSE_TIMEOUT).await;
         whole.and(worked).and(closed).and(served.and(kept).context("a task panicked"))
     }
+}
+
+fn announced(
+    address: SocketAddr,
+    database: &Database,
+    settings: &Settings,
+    admin_token: Option<&SecretString>,
+) -> String {
+    let described = database.describe(settings);
+    announce::text(&format!("http://{address}"), described.as_deref(), settings, admin_token)
 }
 
 /// Starts a task; `crippled` is cancelled when it ends, even by a panic.

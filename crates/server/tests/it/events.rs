@@ -150,6 +150,7 @@ async fn queue_is_told_as_it_grows_and_shrinks() {
 #[tokio::test]
 async fn two_hundred_followers_of_a_chat_cost_a_few_reads_a_change() {
     const FOLLOWERS: u64 = 200;
+    const TURNS: u64 = 5;
     let database = TestDatabase::create().await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     // In a process of its own, whose metrics are of this test alone.
@@ -166,7 +167,6 @@ async fn two_hundred_followers_of_a_chat_cost_a_few_reads_a_change() {
     }
     assert_eq!(reads(client, "one").await, FOLLOWERS, "each reads once when it comes");
     let before = reads(client, "all").await;
-    const TURNS: u64 = 5;
     for turn in 0..TURNS {
         client.send(&chat, &format!("turn {turn}")).await;
         for follower in &mut followers {
