@@ -114,18 +114,15 @@ pub async fn append(
                     $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[],
                     $15::bigint[]
                 ) with ordinality as new (
-                    chat_id, version, role, content, visibility, compressed, model, created_by,
-                    input, output, total, reasoning, cache_creation, cache_read, context_limit,
-                    position
+                    chat_id, version, role, content, visibility, compressed, model, created_by, input,
+                    output, total, reasoning, cache_creation, cache_read, context_limit, position
                 )
             ), moving as (
                 update chats
-                set model = coalesce(
-                        (select new.model from new
-                         where new.chat_id = chats.id and new.model is not null
-                         order by new.position desc limit 1),
-                        model
-                    ),
+                set model = coalesce((
+                        select new.model from new where new.chat_id = chats.id and new.model is not null
+                        order by new.position desc limit 1
+                    ), model),
                     updated_at = case
                         when id = any ($16) then greatest(updated_at, coalesce($17::timestamptz, now()))
                         else updated_at

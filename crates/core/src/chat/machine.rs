@@ -122,6 +122,10 @@ pub enum WhenBusy {
 
 /// What storage is to do, in one transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, and none excludes another"
+)]
 pub struct Effects {
     /// Where the run stands afterwards.
     pub status: RunStatus,

@@ -150,7 +150,7 @@ pub(crate) fn exists(pid: &str) -> bool {
 #[async_trait]
 impl ChatContext for Stage {
     async fn step(&self, _messages: Vec<NewMessage>) -> Result<(), StepError> {
-        unimplemented!("no program takes steps")
+        panic!("no program takes steps")
     }
 
     async fn await_chat(
@@ -158,6 +158,6 @@ impl ChatContext for Stage {
         _descendant: ChatId,
         _timeout: Option<Duration>,
     ) -> Result<Report, AwaitError> {
-        unimplemented!("no program waits for chats")
+        panic!("no program waits for chats")
     }
 }

@@ -1,5 +1,6 @@
 //! Everything in every order.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::*;
@@ -22,8 +23,8 @@ fn no_order_of_events_breaks_a_rule_or_ends_in_a_place_without_a_way_out() {
                 pairs.insert((State::shown(&facts), happening));
                 let after = after(&facts, &effects);
                 seen.get_mut(&key(&facts)).unwrap().insert(key(&after));
-                if !seen.contains_key(&key(&after)) {
-                    seen.insert(key(&after), BTreeSet::new());
+                if let Entry::Vacant(new) = seen.entry(key(&after)) {
+                    new.insert(BTreeSet::new());
                     next.push_back(after);
                 }
             }
@@ -40,8 +41,10 @@ fn no_order_of_events_breaks_a_rule_or_ends_in_a_place_without_a_way_out() {
     let (mut home, mut added) = (BTreeSet::from([key(&state(RunStatus::Waiting).facts(0))]), true);
     while added {
         let ways = seen.iter().filter(|(_, to)| to.iter().any(|to| home.contains(to)));
-        let ways: Vec<_> = ways.map(|(from, _)| from.clone()).collect();
-        added = ways.into_iter().fold(false, |added, from| home.insert(from) || added);
+        let ways: Vec<Key> = ways.map(|(from, _)| *from).collect();
+        let before = home.len();
+        home.extend(ways);
+        added = before < home.len();
     }
     assert_eq!(home.len(), seen.len(), "from everywhere a chat may come to rest");
 }

@@ -110,6 +110,7 @@ impl EditMessage {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(examples(json!({ "title": "The muster roll" })))]
+#[expect(clippy::option_option, reason = "left out, null and given are three things")]
 pub(crate) struct PatchChat {
     /// What to call it.
     #[serde(default)]
@@ -125,6 +126,7 @@ pub(crate) struct PatchChat {
 }
 
 /// Tells a null that was given from a field that was not.
+#[expect(clippy::option_option, reason = "left out, null and given are three things")]
 fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Uuid>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
