@@ -6,17 +6,21 @@ use std::time::Duration;
 
 use musterbeat_testkit::{BlackHole, FaultProxy, crash};
 use nix::sys::signal::Signal;
-use rand::RngExt;
 use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{Api, held};
 use crate::replica::{LEASE, Replica};
+use crate::users::Town;
 
 /// How long a replica may take to end when it is asked to.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a crowd asks before a replica drains: its chats have a next turn by then.
+const CROWD_TIME: Duration = Duration::from_millis(600);
 
 /// Something that goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,18 +87,26 @@ impl Place {
     /// Suffers until the end, and is whole then.
     pub(crate) async fn suffer(
         mut self,
+        town: Arc<Town>,
         mut rng: StdRng,
         counts: Counts,
         end: CancellationToken,
     ) -> Self {
         loop {
-            let pause = Duration::from_millis(rng.random_range(500..4_000));
+            let pause = Duration::from_millis(rng.random_range(1_500..7_000));
             tokio::select! {
                 () = end.cancelled() => break,
                 () = sleep(pause) => {}
             }
             let fault = least(&mut rng, &counts, &Fault::OF_A_REPLICA);
+            let crowd = (fault == Fault::Drain).then(|| {
+                let crowd = town.clone().crowd(StdRng::seed_from_u64(rng.random()));
+                tokio::spawn(crowd)
+            });
             self.bear(&mut rng, fault).await;
+            if let Some(crowd) = crowd {
+                crowd.await.unwrap();
+            }
             count(&counts, fault);
         }
         self.proxy.heal();
@@ -139,7 +151,9 @@ impl Place {
         }
     }
 
+    /// Ends a replica in good order, while a crowd asks.
     async fn drain(&mut self) {
+        sleep(CROWD_TIME).await;
         let mut leaving = self.replica.take().unwrap();
         leaving.signal(Signal::SIGTERM);
         let deadline = Instant::now() + PATIENCE;
@@ -174,7 +188,11 @@ pub(crate) async fn crash_often(
 /// Chooses one of those that were made least.
 fn least(rng: &mut StdRng, counts: &Counts, among: &[Fault]) -> Fault {
     let counts = held(counts);
-    let often = |fault: &Fault| counts.get(fault).copied().unwrap_or(0);
+    let often = |fault: &Fault| {
+        let count = counts.get(fault).copied().unwrap_or(0);
+        // Few of a replica's turns end while it drains.
+        if *fault == Fault::Drain { count / 3 } else { count }
+    };
     let fewest = among.iter().map(often).min().unwrap_or(0);
     let seldom: Vec<Fault> =
         among.iter().copied().filter(|fault| often(fault) <= fewest + 2).collect();

@@ -82,9 +82,9 @@ impl Follower {
         end: CancellationToken,
     ) -> Self {
         while !left.is_cancelled() && !end.is_cancelled() {
-            let patience = Duration::from_millis(rng.random_range(100..3_000));
+            let patience = Duration::from_millis(rng.random_range(200..8_000));
             self.connect(&api, &mut rng, "", patience).await;
-            sleep(Duration::from_millis(rng.random_range(0..400))).await;
+            sleep(Duration::from_millis(rng.random_range(0..600))).await;
         }
         end.cancelled().await;
         let deadline = Instant::now() + PATIENCE;

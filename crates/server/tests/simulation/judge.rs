@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use musterbeat_core::chat::table::{Happening, moved};
+use musterbeat_core::chat::table::{self, Happening, moved};
 use musterbeat_core::chat::{
     Effects, Event, Named, QUEUE_MAX, Refused, WhenBusy, decide, decide_member,
 };
@@ -36,6 +36,8 @@ pub(crate) struct Verdict {
     pub(crate) last: State,
     pub(crate) title: Option<String>,
     pub(crate) counts: BTreeMap<Happening, u64>,
+    /// Which fields of the table were entered.
+    pub(crate) pairs: BTreeSet<(table::State, Happening)>,
 }
 
 /// Follows one chat from its first change to its last.
@@ -60,18 +62,19 @@ pub(crate) fn judge(
     let used = vec![false; requests.len()];
     let mut case = Case { chat, root, families, requests, used, states: vec![] };
     case.created(first)?;
-    let mut counts = BTreeMap::new();
+    let (mut counts, mut pairs) = (BTreeMap::new(), BTreeSet::new());
     for change in later.iter().filter(|change| change.run.is_some() || change.is_of_history()) {
-        let happening = case.follow(change).map_err(|wrong| {
-            let before = &case.states.last().expect("it was created").1;
-            format!("{wrong}\nby {change:?}\nafter {before:?}")
-        })?;
+        let happened_in = case.last().facts(None);
+        let happening = case
+            .follow(change)
+            .map_err(|wrong| format!("{wrong}\nby {change:?}\nafter {:?}", case.last()))?;
         *counts.entry(happening).or_default() += 1;
+        pairs.insert((table::State::shown(&happened_in), happening));
     }
     case.each_request_is_explained()?;
-    let (_, last) = case.states.pop().expect("it was created");
+    let last = case.last().clone();
     let title = changes.iter().rev().find_map(|change| change.chat.as_ref());
-    Ok(Verdict { last, title: title.map(|chat| chat.title.clone()), counts })
+    Ok(Verdict { last, title: title.map(|chat| chat.title.clone()), counts, pairs })
 }
 
 impl Case<'_> {
@@ -89,8 +92,12 @@ impl Case<'_> {
         Ok(())
     }
 
+    fn last(&self) -> &State {
+        &self.states.last().expect("it was created").1
+    }
+
     fn follow(&mut self, change: &Change) -> Result<Happening, String> {
-        let (_, before) = self.states.last().ok_or("it was not created")?;
+        let before = self.last();
         let asked = |text: &str| {
             let sends = |request: &&&Request| {
                 matches!(request.act, Act::SendQueue | Act::SendInterrupt)

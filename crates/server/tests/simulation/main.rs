@@ -41,7 +41,7 @@ const SECONDS_VARIABLE: &str = "MUSTERBEAT_TEST_SIMULATION_SECONDS";
 const SEED_VARIABLE: &str = "MUSTERBEAT_TEST_SEED";
 
 const REPLICAS: usize = 3;
-const USERS: usize = 12;
+const USERS: usize = 32;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_twice_or_stuck_whatever_fails() {
@@ -83,7 +83,7 @@ async fn nothing_is_lost_twice_or_stuck_whatever_fails() {
         let name = chat.to_string();
         let shown = ending::show(&api, &mut rng, &name).await.expect("a chat can be read");
         let judged = judge(*chat, changes, &log, &families).and_then(|verdict| {
-            tally.add(&verdict.counts);
+            tally.add(&verdict);
             shown.equals(&verdict)?;
             ending::title_is_allowed(verdict.title.as_deref().unwrap_or_default(), &name, &log)
         });
@@ -118,7 +118,7 @@ async fn simulate(
     }
     let mut suffering = JoinSet::new();
     for place in places {
-        suffering.spawn(place.suffer(seeded(), counts.clone(), faults_end.clone()));
+        suffering.spawn(place.suffer(town.clone(), seeded(), counts.clone(), faults_end.clone()));
     }
     let pause = Duration::from_secs((seconds / 3).min(30));
     let crashes =

@@ -22,13 +22,13 @@ use crate::script::{Progress, Question, UNKNOWN};
 const DATABASE: &str = "MUSTERBEAT_TEST_SIMULATION_DATABASE";
 
 /// Longest pause before a word of an answer.
-const WORD_TIME_MAX: Duration = Duration::from_millis(60);
+const WORD_TIME_MAX: Duration = Duration::from_millis(100);
 
 /// Longest run of the tool.
 const TOOL_TIME_MAX: Duration = Duration::from_millis(250);
 
 /// How long a lease lasts: what is frozen for longer loses its runs.
-pub(crate) const LEASE: Duration = Duration::from_secs(3);
+pub(crate) const LEASE: Duration = Duration::from_secs(4);
 
 #[test]
 #[ignore = "a process of the simulation, which starts it"]
@@ -65,11 +65,11 @@ fn settings(url: String) -> Settings {
         listen: ([127, 0, 0, 1], 0).into(),
         database_url: Some(url.into()),
         dev: true,
-        beat_interval: Duration::from_millis(500),
+        beat_interval: Duration::from_secs(1),
         lease_ttl: LEASE,
-        fence_margin: Duration::from_millis(500),
-        // Some turns outlast a drain and are handed over.
-        drain_timeout: Duration::from_millis(700),
+        fence_margin: Duration::from_secs(1),
+        // Most turns end in a drain; some outlast it and are handed over.
+        drain_timeout: Duration::from_millis(1_200),
         notify_silence: Duration::from_secs(2),
         notify_probe_timeout: Duration::from_secs(1),
         connections_per_address: many,

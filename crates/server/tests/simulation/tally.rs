@@ -1,14 +1,15 @@
 //! What was counted, and what was to be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-use musterbeat_core::chat::table::Happening;
+use musterbeat_core::chat::table::{Happening, Outcome as Field, State, outcome};
 
 use crate::api::{Act, Outcome, Request, held};
 use crate::faults::{Counts, Fault};
 use crate::followers::Follower;
+use crate::judge::Verdict;
 
 /// The length of the run for which the numbers below are meant; a shorter one needs fewer.
 const SECONDS: u64 = 600;
@@ -25,6 +26,8 @@ const SECONDS_FOR_FAULTS: u64 = 60;
 pub(crate) struct Tally {
     faults: BTreeMap<Fault, u64>,
     events: BTreeMap<Happening, u64>,
+    /// Fields of the table that were entered.
+    pairs: BTreeSet<(State, Happening)>,
     /// Accepted, refused and unknown requests.
     requests: BTreeMap<Act, [u64; 3]>,
     chats: usize,
@@ -53,6 +56,7 @@ impl Tally {
         Self {
             faults: held(counts).clone(),
             events: BTreeMap::new(),
+            pairs: BTreeSet::new(),
             requests,
             chats,
             followers: followers.len(),
@@ -62,10 +66,11 @@ impl Tally {
         }
     }
 
-    pub(crate) fn add(&mut self, events: &BTreeMap<Happening, u64>) {
-        for (event, count) in events {
+    pub(crate) fn add(&mut self, verdict: &Verdict) {
+        for (event, count) in &verdict.counts {
             *self.events.entry(*event).or_default() += count;
         }
+        self.pairs.extend(&verdict.pairs);
     }
 
     pub(crate) fn table(&self, seconds: u64) -> String {
@@ -77,6 +82,15 @@ impl Tally {
             let count = self.events.get(&event).copied().unwrap_or(0);
             let _ = writeln!(table, "  event    {:<22} {count:>6}", event.name());
         }
+        let fields =
+            State::ALL.iter().flat_map(|state| Happening::ALL.map(|event| (*state, event)));
+        let changing =
+            fields.filter(|(state, event)| matches!(outcome(*state, *event), Field::Changed(_)));
+        let (changing, entered) = (changing.count(), self.pairs.len());
+        let _ = writeln!(
+            table,
+            "  events in {entered} of the {changing} states where they change something"
+        );
         for (act, [accepted, refused, unknown]) in &self.requests {
             let _ = writeln!(
                 table,

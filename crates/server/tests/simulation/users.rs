@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rand::RngExt;
+use futures_util::future::join_all;
 use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -17,13 +18,16 @@ use crate::followers::Followers;
 use crate::script::Question;
 
 /// Chats that users speak in at a time.
-const CHATS: usize = 14;
+const CHATS: usize = 10;
 
 /// Things done in one chat, after which it is left alone: histories stay short.
 const ACTS_OF_A_CHAT: u32 = 60;
 
 /// Things done in a row in one chat, at most.
 const ACTS_IN_A_ROW: u32 = 6;
+
+/// Questions of a crowd to each chat.
+const SENDS_OF_A_CROWD: usize = 3;
 
 /// A chat that users speak in.
 struct Active {
@@ -67,7 +71,9 @@ impl Town {
                 active.get(place).map(|active| active.chat.clone())
             };
             match chosen {
-                None => self.create(&mut rng, None).await,
+                // One at a time for each that is missing, about.
+                None if rng.random_bool(0.2) => self.create(&mut rng, None).await,
+                None => {}
                 Some(chat) => self.visit(&mut rng, &chat, &end).await,
             }
             sleep(Duration::from_millis(rng.random_range(0..300))).await;
@@ -87,6 +93,20 @@ impl Town {
         self.leave(chat);
     }
 
+    /// Sends to every chat, so that some of their queues have a next turn.
+    pub(crate) async fn crowd(self: Arc<Self>, mut rng: StdRng) {
+        let chats: Vec<String> =
+            held(&self.active).iter().map(|active| active.chat.clone()).collect();
+        let sends = chats.iter().cycle().take(SENDS_OF_A_CROWD * chats.len()).map(|chat| {
+            let (town, mut rng) = (&self, StdRng::seed_from_u64(rng.random()));
+            async move {
+                let look = Look { chat: Value::Null, queue: vec![] };
+                town.act(&mut rng, chat, Act::SendQueue, &look).await;
+            }
+        });
+        join_all(sends).await;
+    }
+
     /// Leaves a chat alone that has seen enough.
     fn leave(&self, chat: &str) {
         let mut active = held(&self.active);
@@ -100,10 +120,14 @@ impl Town {
     }
 
     async fn look(&self, rng: &mut StdRng, chat: &str) -> Option<Look> {
+        let found = self.api.read(rng, &format!("/chats/{chat}")).await?;
+        // Nothing is ever queued there.
+        if found["status"] == "waiting" {
+            return Some(Look { chat: found, queue: vec![] });
+        }
         let queue = self.api.read(rng, &format!("/chats/{chat}/queue")).await?;
-        let chat = self.api.read(rng, &format!("/chats/{chat}")).await?;
         let ids = queue["queue"].as_array()?.iter().filter_map(|turn| turn["id"].as_i64());
-        Some(Look { chat, queue: ids.collect() })
+        Some(Look { chat: found, queue: ids.collect() })
     }
 
     /// Chooses among what the chat allows, or seldom among everything.
@@ -118,7 +142,7 @@ impl Town {
                 Act::Edit | Act::Archive => 0.7,
                 _ => 1.0,
             };
-            often / (20 + done.get(act).copied().unwrap_or(0)) as f64
+            often / (3 + done.get(act).copied().unwrap_or(0)) as f64
         };
         let mut point = rng.random::<f64>() * allowed.iter().map(weight).sum::<f64>();
         let chosen = allowed.iter().find(|act| {
