@@ -95,15 +95,7 @@ impl Server {
         let watch: Arc<dyn Watch> = Arc::new(notices.clone());
         let parts = PartStreams::new(PartLimits::default());
         let chat_reader: Arc<dyn ChatReader> = Arc::new(database.store.clone());
-        let chats = Chats::new(ChatPorts {
-            store: Arc::new(database.store.clone()),
-            publish: Arc::clone(&publish),
-            watch: Arc::clone(&watch),
-        })
-        .with_await_times(AwaitTimes {
-            timeout: settings.await_timeout,
-            poll: settings.await_poll,
-        });
+        let chats = chats(&settings, &database, &publish, &watch);
         let ports = ports(&settings, &database, &publish, &watch)?;
         let worker = worker(&settings, ports, &chats, answers, parts.clone(), shutdown.clone())?;
         let streams_end = CancellationToken::new();
@@ -270,6 +262,21 @@ fn transport(settings: &Settings, database: &Database) -> anyhow::Result<PgTrans
         ..PgTransportOptions::DEFAULT
     };
     Ok(PgTransport::start(database.url.expose_secret(), &options)?)
+}
+
+fn chats(
+    settings: &Settings,
+    database: &Database,
+    publish: &Arc<dyn Publish>,
+    watch: &Arc<dyn Watch>,
+) -> Chats {
+    let ports = ChatPorts {
+        store: Arc::new(database.store.clone()),
+        publish: Arc::clone(publish),
+        watch: Arc::clone(watch),
+    };
+    let times = AwaitTimes { timeout: settings.await_timeout, poll: settings.await_poll };
+    Chats::new(ports).with_await_times(times)
 }
 
 fn ports(

@@ -5,6 +5,8 @@
 //! knows each history exactly, although users do not know what became of requests whose answer
 //! was lost.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
 mod api;
 mod ending;
 mod faults;
