@@ -126,7 +126,8 @@ impl Shown {
                 let asked = last.history.iter().rfind(|said| said.role == Role::User);
                 let asked = asked.and_then(|said| Question::parse(&said.content.to_text()));
                 let failed = asked.is_some_and(|asked| asked.fails && asked.error() == error);
-                let archived = error == STOPPED_BY_ARCHIVING && !last.queue.is_empty();
+                // Its queue may have been cleared since.
+                let archived = error == STOPPED_BY_ARCHIVING;
                 let poison = error.starts_with("its worker died 5 times");
                 ensure!(failed || archived || poison, "it ended in {error:?}");
                 Ok(())

@@ -22,6 +22,9 @@ const FOLLOWERS: usize = 2;
 /// How long a client waits for the last word of a chat.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How likely a connection is lost after an event.
+const LOSS: f64 = 0.05;
+
 /// All who follow.
 #[derive(Clone)]
 pub(crate) struct Followers {
@@ -124,7 +127,13 @@ impl Follower {
         let mut connection = Connection { since: self.cursor, sent: BTreeSet::new() };
         loop {
             match timeout_at(deadline, events.next()).await {
-                Ok(Some(Ok(event))) => self.see(&event, &mut connection),
+                Ok(Some(Ok(event))) => {
+                    self.see(&event, &mut connection);
+                    // Cut off amid the events of one change, perhaps.
+                    if until.is_empty() && rng.random_bool(LOSS) {
+                        return false;
+                    }
+                }
                 Ok(None) => return true,
                 Ok(Some(Err(_))) | Err(_) => return false,
             }
