@@ -69,6 +69,19 @@ impl Server {
     /// # Errors
     /// Says what could not be started, and what to do; what had been started is stopped.
     pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Self> {
+        let answers = chosen(&settings);
+        Self::start_with_runner(settings, answers, shutdown).await
+    }
+
+    /// Starts as [`start`](Self::start) does; `answers` takes the place of the runner in `settings`.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_with_runner(
+        settings: Settings,
+        answers: Arc<dyn ChatRunner>,
+        shutdown: Shutdown,
+    ) -> anyhow::Result<Self> {
         let metrics = metrics::recorder()?;
         // First of all: a port that is taken should not cost the start of a database.
         let listener = TcpListener::bind(settings.listen).await.with_context(|| {
@@ -85,7 +98,7 @@ impl Server {
         let chat_reader: Arc<dyn ChatReader> = Arc::new(database.store.clone());
         let chats = chats(&settings, &database, &publish, &watch);
         let ports = ports(&settings, &database, &publish, &watch)?;
-        let worker = worker(&settings, ports, &chats, parts.clone(), shutdown.clone())?;
+        let worker = worker(&settings, ports, &chats, answers, parts.clone(), shutdown.clone())?;
         let streams_end = CancellationToken::new();
         let cluster = Cluster::of(&settings)?;
         let followed = Followed::new(FollowPorts {
@@ -303,21 +316,26 @@ fn ports(
     })
 }
 
-fn worker(
-    settings: &Settings,
-    ports: Ports,
-    chats: &Chats,
-    parts: PartStreams,
-    shutdown: Shutdown,
-) -> anyhow::Result<Worker> {
-    let answers: Arc<dyn ChatRunner> = match &settings.runner {
+/// Returns who answers chats as the settings say.
+fn chosen(settings: &Settings) -> Arc<dyn ChatRunner> {
+    match &settings.runner {
         RunnerChoice::Echo => Arc::new(Echo { pace: settings.echo_pace }),
         RunnerChoice::Command(program) => Arc::new(Command {
             program: program.clone(),
             args: vec![],
             limits: CommandLimits::default(),
         }),
-    };
+    }
+}
+
+fn worker(
+    settings: &Settings,
+    ports: Ports,
+    chats: &Chats,
+    answers: Arc<dyn ChatRunner>,
+    parts: PartStreams,
+    shutdown: Shutdown,
+) -> anyhow::Result<Worker> {
     let serving = Serving {
         runner: Arc::new(ChatRuns::new(chats.clone(), answers)),
         capacity: settings.capacity.get() as usize,
