@@ -100,7 +100,7 @@ impl Api {
 
     /// Tells where a replica listens.
     pub(crate) fn moved(&self, replica: usize, url: &str) {
-        held(&self.bases)[replica] = url.to_owned();
+        url.clone_into(&mut held(&self.bases)[replica]);
     }
 
     /// Returns a request to any of the replicas.

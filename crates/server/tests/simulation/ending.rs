@@ -16,11 +16,11 @@ use crate::api::{Act, Api, Outcome, Request};
 use crate::followers::Follower;
 use crate::history::Change;
 use crate::judge::Verdict;
-use crate::model::ensure;
+use crate::model::{State, ensure};
 use crate::script::Question;
 
 /// How long chats may take to come to rest: the last ones may be backed off after several deaths.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A chat as its readers see it.
 pub(crate) struct Shown {
@@ -110,30 +110,7 @@ impl Shown {
             && self.chat["error"].as_str() == last.error.as_deref();
         ensure!(same, "the chat is {}, not {last:?}", self.chat);
         ensure!(self.chat["title"].as_str() == verdict.title.as_deref(), "{}", self.chat);
-        self.is_at_rest(verdict)
-    }
-
-    fn is_at_rest(&self, verdict: &Verdict) -> Result<(), String> {
-        let last = &verdict.last;
-        ensure!(last.facts(None).open.is_empty(), "a call is open: {last:?}");
-        match last.status {
-            RunStatus::Waiting => {
-                ensure!(last.queue.is_empty(), "it waits with a queue: {last:?}");
-                last.ends_turn()
-            }
-            RunStatus::Error => {
-                let error = last.error.clone().unwrap_or_default();
-                let asked = last.history.iter().rfind(|said| said.role == Role::User);
-                let asked = asked.and_then(|said| Question::parse(&said.content.to_text()));
-                let failed = asked.is_some_and(|asked| asked.fails && asked.error() == error);
-                // Its queue may have been cleared since.
-                let archived = error == STOPPED_BY_ARCHIVING;
-                let poison = error.starts_with("its worker died 5 times");
-                ensure!(failed || archived || poison, "it ended in {error:?}");
-                Ok(())
-            }
-            _ => Err(format!("it is stuck: {last:?}")),
-        }
+        is_at_rest(&verdict.last)
     }
 
     /// Checks that a client saw all of it, each part once, and shows it as it is.
@@ -153,6 +130,29 @@ impl Shown {
         let version = self.chat["version"].as_i64();
         ensure!(follower.cursor == version, "it is at {:?} of {version:?}", follower.cursor);
         Ok(())
+    }
+}
+
+/// Checks that a chat has nothing to do, and has a reason for it.
+fn is_at_rest(last: &State) -> Result<(), String> {
+    ensure!(last.facts(None).open.is_empty(), "a call is open: {last:?}");
+    match last.status {
+        RunStatus::Waiting => {
+            ensure!(last.queue.is_empty(), "it waits with a queue: {last:?}");
+            last.ends_turn()
+        }
+        RunStatus::Error => {
+            let error = last.error.clone().unwrap_or_default();
+            let asked = last.history.iter().rfind(|said| said.role == Role::User);
+            let asked = asked.and_then(|said| Question::parse(&said.content.to_text()));
+            let failed = asked.is_some_and(|asked| asked.fails && asked.error() == error);
+            // Its queue may have been cleared since.
+            let archived = error == STOPPED_BY_ARCHIVING;
+            let poison = error.starts_with("its worker died 5 times");
+            ensure!(failed || archived || poison, "it ended in {error:?}");
+            Ok(())
+        }
+        _ => Err(format!("it is stuck: {last:?}")),
     }
 }
 

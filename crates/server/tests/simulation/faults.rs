@@ -17,7 +17,7 @@ use crate::replica::{LEASE, Replica};
 use crate::users::Town;
 
 /// How long a replica may take to end when it is asked to.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How long a crowd asks before a replica drains: its chats have a next turn by then.
 const CROWD_TIME: Duration = Duration::from_millis(600);

@@ -20,7 +20,7 @@ use crate::api::{Api, held};
 const FOLLOWERS: usize = 2;
 
 /// How long a client waits for the last word of a chat.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How likely a connection is lost after an event.
 const LOSS: f64 = 0.05;

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use api::Api;
 use faults::{Counts, Place, crash_often};
-use followers::{Follower, Followers};
+use followers::Followers;
 use history::{TABLES, changes};
 use judge::{Families, judge};
 use tally::Tally;
@@ -89,9 +89,8 @@ async fn nothing_is_lost_twice_or_stuck_whatever_fails() {
             shown.equals(&verdict)?;
             ending::title_is_allowed(verdict.title.as_deref().unwrap_or_default(), &name, &log)
         });
-        let followed = followers.iter().filter(|follower| follower.chat == name);
-        let seen: Result<(), String> =
-            followed.map(|follower: &Follower| shown.was_followed_by(follower)).collect();
+        let mut followed = followers.iter().filter(|follower| follower.chat == name);
+        let seen = followed.try_for_each(|follower| shown.was_followed_by(follower));
         let found = [judged, seen].into_iter().filter_map(Result::err);
         wrongs.extend(found.map(|wrong| format!("chat {chat}: {wrong}")));
     }

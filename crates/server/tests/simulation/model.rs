@@ -256,7 +256,7 @@ impl State {
         (self.status, self.stop, self.archived) = (effects.status, effects.stop, effects.archived);
         self.version = before.version + 1;
         self.fence = before.fence + i64::from(effects.fences);
-        self.step = before.step + i64::from(happening.is_owners());
+        self.step = before.step + i64::from(happening.of_the_owner());
         let expected = (self.status, self.stop, self.version, self.fence, self.step);
         let found = (run.status, run.stop, run.version, run.fence, run.step);
         ensure!(found == expected, "the run is {found:?}, not {expected:?}");
@@ -284,14 +284,14 @@ impl State {
 /// What the model needs to know of what happens.
 pub(crate) trait Meaning {
     /// Says whether the run's owner does it.
-    fn is_owners(self) -> bool;
+    fn of_the_owner(self) -> bool;
 
     /// Says whether the last question may be left without a whole answer.
     fn cuts_a_turn(self) -> bool;
 }
 
 impl Meaning for Happening {
-    fn is_owners(self) -> bool {
+    fn of_the_owner(self) -> bool {
         matches!(
             self,
             Self::Step

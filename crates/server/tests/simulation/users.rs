@@ -135,6 +135,7 @@ impl Town {
         let allowed = if rng.random_bool(0.1) { Act::ALL.to_vec() } else { look.allows() };
         let done = held(&self.done);
         let weight = |act: &Act| {
+            let times = done.get(act).map_or(0, |times| u32::try_from(*times).unwrap());
             let often = match act {
                 // Turns, without which there is nothing to do.
                 Act::SendQueue => 8.0,
@@ -142,7 +143,7 @@ impl Town {
                 Act::Edit | Act::Archive => 0.7,
                 _ => 1.0,
             };
-            often / (3 + done.get(act).copied().unwrap_or(0)) as f64
+            often / f64::from(3 + times)
         };
         let mut point = rng.random::<f64>() * allowed.iter().map(weight).sum::<f64>();
         let chosen = allowed.iter().find(|act| {
@@ -153,7 +154,6 @@ impl Town {
     }
 
     async fn act(&self, rng: &mut StdRng, chat: &str, act: Act, look: &Look) {
-        let turn = || json!({});
         let path = format!("/chats/{chat}");
         let named = match act {
             Act::Edit => self.message_of(rng, chat).await,
@@ -166,14 +166,14 @@ impl Town {
             Act::Title => Some(format!("title {}", rng.random::<u32>())),
             _ => None,
         };
-        let (method, path, body) = match act {
+        let (method, path, mut body) = match act {
             Act::Create => return self.create(rng, Some(chat)).await,
             Act::SendQueue => (Method::POST, format!("{path}/messages"), json!({})),
             Act::SendInterrupt => {
                 (Method::POST, format!("{path}/messages"), json!({ "when_busy": "interrupt" }))
             }
             Act::Edit => match about("messages") {
-                Some(path) => (Method::PUT, path, turn()),
+                Some(path) => (Method::PUT, path, json!({})),
                 None => return,
             },
             Act::Interrupt => (Method::POST, format!("{path}/interrupt"), Value::Null),
@@ -192,13 +192,12 @@ impl Town {
             }
             Act::Title => (Method::PATCH, path, json!({ "title": text })),
         };
-        let mut body = body;
         if act != Act::Title
             && let Some(text) = &text
         {
             body["content"] = json!(text);
         }
-        let request = Request { named, text, ..Request::of(act, chat) };
+        let request = Request { text, named, ..Request::of(act, chat) };
         self.carry_out(rng, method, &path, body, request).await;
     }
 
@@ -234,7 +233,7 @@ impl Town {
         };
         if request.act == Act::Create {
             let id = told.as_ref().and_then(|chat| chat["id"].as_str());
-            request.chat = id.unwrap_or_default().to_owned();
+            id.unwrap_or_default().clone_into(&mut request.chat);
         } else if let Some(active) =
             held(&self.active).iter_mut().find(|active| active.chat == request.chat)
         {
