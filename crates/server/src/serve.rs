@@ -101,13 +101,7 @@ impl Server {
         let worker = worker(&settings, ports, &chats, answers, parts.clone(), shutdown.clone())?;
         let streams_end = CancellationToken::new();
         let cluster = Cluster::of(&settings)?;
-        let followed = Followed::new(FollowPorts {
-            chats: Arc::clone(&chat_reader),
-            watch: Arc::clone(&watch),
-            parts: parts.clone(),
-            cluster: cluster.clone(),
-            end: streams_end.clone(),
-        });
+        let followed = followed(&chat_reader, &watch, &parts, &cluster, &streams_end);
         let app = App {
             chats,
             chat_reader,
@@ -280,6 +274,22 @@ fn transport(settings: &Settings, database: &Database) -> anyhow::Result<PgTrans
         ..PgTransportOptions::DEFAULT
     };
     Ok(PgTransport::start(database.url.expose_secret(), &options)?)
+}
+
+fn followed(
+    chats: &Arc<dyn ChatReader>,
+    watch: &Arc<dyn Watch>,
+    parts: &PartStreams,
+    cluster: &Cluster,
+    end: &CancellationToken,
+) -> Followed {
+    Followed::new(FollowPorts {
+        chats: Arc::clone(chats),
+        watch: Arc::clone(watch),
+        parts: parts.clone(),
+        cluster: cluster.clone(),
+        end: end.clone(),
+    })
 }
 
 fn chats(
