@@ -68,6 +68,19 @@ impl Server {
     /// # Errors
     /// Says what could not be started, and what to do; what had been started is stopped.
     pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Self> {
+        let answers = chosen(&settings);
+        Self::start_with_runner(settings, answers, shutdown).await
+    }
+
+    /// Starts as [`start`](Self::start) does; `answers` takes the place of the runner in `settings`.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_with_runner(
+        settings: Settings,
+        answers: Arc<dyn ChatRunner>,
+        shutdown: Shutdown,
+    ) -> anyhow::Result<Self> {
         let metrics = metrics::recorder()?;
         // First of all: a port that is taken should not cost the start of a database.
         let listener = TcpListener::bind(settings.listen).await.with_context(|| {
@@ -82,17 +95,9 @@ impl Server {
         let watch: Arc<dyn Watch> = Arc::new(notices.clone());
         let parts = PartStreams::new(PartLimits::default());
         let chat_reader: Arc<dyn ChatReader> = Arc::new(database.store.clone());
-        let chats = Chats::new(ChatPorts {
-            store: Arc::new(database.store.clone()),
-            publish: Arc::clone(&publish),
-            watch: Arc::clone(&watch),
-        })
-        .with_await_times(AwaitTimes {
-            timeout: settings.await_timeout,
-            poll: settings.await_poll,
-        });
+        let chats = chats(&settings, &database, &publish, &watch);
         let ports = ports(&settings, &database, &publish, &watch)?;
-        let worker = worker(&settings, ports, &chats, parts.clone(), shutdown.clone())?;
+        let worker = worker(&settings, ports, &chats, answers, parts.clone(), shutdown.clone())?;
         let streams_end = CancellationToken::new();
         let app = App {
             chats,
@@ -259,6 +264,21 @@ fn transport(settings: &Settings, database: &Database) -> anyhow::Result<PgTrans
     Ok(PgTransport::start(database.url.expose_secret(), &options)?)
 }
 
+fn chats(
+    settings: &Settings,
+    database: &Database,
+    publish: &Arc<dyn Publish>,
+    watch: &Arc<dyn Watch>,
+) -> Chats {
+    let ports = ChatPorts {
+        store: Arc::new(database.store.clone()),
+        publish: Arc::clone(publish),
+        watch: Arc::clone(watch),
+    };
+    let times = AwaitTimes { timeout: settings.await_timeout, poll: settings.await_poll };
+    Chats::new(ports).with_await_times(times)
+}
+
 fn ports(
     settings: &Settings,
     database: &Database,
@@ -278,21 +298,26 @@ fn ports(
     })
 }
 
-fn worker(
-    settings: &Settings,
-    ports: Ports,
-    chats: &Chats,
-    parts: PartStreams,
-    shutdown: Shutdown,
-) -> anyhow::Result<Worker> {
-    let answers: Arc<dyn ChatRunner> = match &settings.runner {
+/// Returns who answers chats as the settings say.
+fn chosen(settings: &Settings) -> Arc<dyn ChatRunner> {
+    match &settings.runner {
         RunnerChoice::Echo => Arc::new(Echo { pace: settings.echo_pace }),
         RunnerChoice::Command(program) => Arc::new(Command {
             program: program.clone(),
             args: vec![],
             limits: CommandLimits::default(),
         }),
-    };
+    }
+}
+
+fn worker(
+    settings: &Settings,
+    ports: Ports,
+    chats: &Chats,
+    answers: Arc<dyn ChatRunner>,
+    parts: PartStreams,
+    shutdown: Shutdown,
+) -> anyhow::Result<Worker> {
     let serving = Serving {
         runner: Arc::new(ChatRuns::new(chats.clone(), answers)),
         capacity: settings.capacity.get() as usize,
