@@ -35,6 +35,7 @@ mod crash;
 mod database;
 mod fingerprint;
 pub mod image;
+mod journal;
 mod pgbouncer;
 mod provider;
 mod proxy;
@@ -42,6 +43,7 @@ mod wait;
 
 pub use crash::crash;
 pub use database::TestDatabase;
+pub use journal::{Entry, Journal};
 pub use pgbouncer::PgBouncer;
 pub use provider::{ImageName, Provider, Settings, TestServer};
 pub use proxy::{BlackHole, FaultProxy};
