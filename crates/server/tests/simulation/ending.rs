@@ -148,8 +148,7 @@ fn is_at_rest(last: &State) -> Result<(), String> {
             let failed = asked.is_some_and(|asked| asked.fails && asked.error() == error);
             // Its queue may have been cleared since.
             let archived = error == STOPPED_BY_ARCHIVING;
-            let poison = error.starts_with("its worker died 5 times");
-            ensure!(failed || archived || poison, "it ended in {error:?}");
+            ensure!(failed || archived || last.is_poisoned(), "it ended in {error:?}");
             Ok(())
         }
         _ => Err(format!("it is stuck: {last:?}")),

@@ -7,7 +7,7 @@ use musterbeat_core::chat::table::Happening;
 use musterbeat_core::chat::{Effects, Facts, Named, Write};
 use musterbeat_core::id::{MessageId, QueuedId};
 use musterbeat_core::message::{Content, Role};
-use musterbeat_core::run::RunStatus;
+use musterbeat_core::run::{ATTEMPTS_MAX, RunStatus};
 use uuid::Uuid;
 
 use crate::history::{Change, MessageRow, QueuedRow};
@@ -90,6 +90,15 @@ impl State {
             open: open_calls(self.history.iter().map(|said| &said.content)),
             named,
         }
+    }
+
+    /// Says whether it stands in error since its workers died.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        let error = self.error.as_deref().unwrap_or_default();
+        let deaths = error
+            .strip_prefix("its worker died ")
+            .and_then(|rest| rest.strip_suffix(" times in a row while the run was on it"));
+        deaths.and_then(|deaths| deaths.parse().ok()).is_some_and(|deaths| ATTEMPTS_MAX <= deaths)
     }
 
     pub(crate) fn message(&self, id: MessageId) -> Option<Named> {
@@ -276,7 +285,9 @@ impl State {
             RunStatus::Error => effects.error.as_ref().or(before.error.as_ref()),
             _ => None,
         };
-        ensure!(run.error.as_ref() == expected, "the error is {:?}", run.error);
+        // A run that was suspected stays so until its owner writes: deaths go on to be counted.
+        let poisoned = happening == Happening::Poison && self.is_poisoned();
+        ensure!(poisoned || run.error.as_ref() == expected, "the error is {:?}", run.error);
         Ok(())
     }
 }
