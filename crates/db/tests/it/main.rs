@@ -8,6 +8,7 @@ mod doctor;
 mod faults;
 mod messages;
 mod migrations;
+mod plans;
 mod queue;
 mod recovery;
 mod runs;
