@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 use crate::{postgres, product, workspace};
 
 mod arm;
+#[cfg(feature = "product")]
+mod awaiting;
 mod busy;
 mod chart;
 #[cfg(feature = "product")]
@@ -25,7 +27,10 @@ mod claim;
 #[cfg(feature = "product")]
 mod heartbeat;
 mod idle;
+#[cfg(feature = "product")]
+mod lineage;
 mod machine;
+#[cfg(feature = "product")]
 mod messages;
 mod meter;
 mod notify;
@@ -34,6 +39,8 @@ mod original;
 mod quiet;
 mod replica;
 mod report;
+#[cfg(feature = "product")]
+mod stamping;
 mod stats;
 mod takeover;
 #[cfg(feature = "product")]
@@ -62,7 +69,7 @@ pub(crate) struct Bench {
     markdown: bool,
 
     /// Rounds that count, after one to warm up [default: 5]; kills of `takeover` [default: 20];
-    /// samples of `wake` [default: 300].
+    /// samples of `wake` [default: 300] and of `await` [default: 200].
     #[arg(long)]
     rounds: Option<NonZeroUsize>,
 
@@ -73,7 +80,8 @@ pub(crate) struct Bench {
     #[arg(long = "part", value_enum, value_delimiter = ',')]
     parts: Vec<notify::Part>,
 
-    /// How many runs to work on, where a benchmark has runs; one report for each.
+    /// How many runs to work on, where a benchmark has runs, or messages a step; one report for
+    /// each.
     #[arg(long, value_delimiter = ',')]
     runs: Vec<NonZeroU64>,
 
@@ -87,12 +95,16 @@ const ROUNDS: NonZeroUsize = NonZeroUsize::new(5).expect("a default is not zero"
 const KILLS: NonZeroUsize = NonZeroUsize::new(20).expect("a default is not zero");
 #[cfg(feature = "product")]
 const SAMPLES: NonZeroUsize = NonZeroUsize::new(300).expect("a default is not zero");
+#[cfg(feature = "product")]
+const WAITS: NonZeroUsize = NonZeroUsize::new(200).expect("a default is not zero");
 
 /// The benchmarks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Name {
+    Await,
     Claim,
     Heartbeat,
+    Lineage,
     Messages,
     Takeover,
     Idle,
@@ -106,7 +118,7 @@ enum Name {
 struct Ground<'a> {
     server: &'a postgres::Durable,
     database: &'a TestDatabase,
-    /// How many runs there are, where there are runs.
+    /// How many runs there are, or messages a step, where a benchmark has sizes.
     runs: u64,
 }
 
@@ -119,7 +131,9 @@ impl Name {
         match self {
             Self::Claim => "How close is a claim to what PostgreSQL can do?",
             Self::Heartbeat => "What does it cost to say that all runs of a worker are alive?",
-            Self::Messages => messages::QUESTION,
+            Self::Await => "How soon does a parent learn of its child's end on another replica?",
+            Self::Lineage => "What does it cost to ask whether a chat descends from another?",
+            Self::Messages => "What does storing many messages in one statement save?",
             Self::Takeover => takeover::QUESTION,
             Self::Idle => idle::QUESTION,
             Self::Notify => notify::QUESTION,
@@ -132,7 +146,7 @@ impl Name {
 
     /// Says whether it runs the crates of the product.
     fn needs_product(self) -> bool {
-        matches!(self, Self::Claim | Self::Heartbeat | Self::Notify | Self::Wake)
+        !matches!(self, Self::Takeover | Self::Idle | Self::Quiet)
     }
 
     /// How many runs it works on unless told otherwise, one report for each.
@@ -140,6 +154,7 @@ impl Name {
         match self {
             Self::Heartbeat => &[1_000, 10_000, 100_000],
             Self::Claim => &[100_000],
+            Self::Messages => &[1, 10, 100, 256],
             _ => &[0],
         }
     }
@@ -151,9 +166,10 @@ impl Name {
             Self::Claim => claim::prepare(ground).await,
             #[cfg(feature = "product")]
             Self::Heartbeat => heartbeat::prepare(ground).await,
-            #[cfg(not(feature = "product"))]
-            Self::Claim | Self::Heartbeat => bail!("{self:?} needs the feature `product` of xtask"),
-            Self::Messages => messages::prepare(ground.database).await,
+            #[cfg(feature = "product")]
+            Self::Lineage => lineage::prepare(ground).await,
+            #[cfg(feature = "product")]
+            Self::Messages => messages::prepare(ground).await,
             _ => bail!("{self:?} has no arms of its own"),
         }
     }
@@ -237,10 +253,12 @@ impl Bench {
                 let (text, json, violations) = (found.text(), found.json(), found.violations());
                 Output { text, json, svg: None, violations }
             }
-            Name::Claim | Name::Heartbeat | Name::Messages => {
+            Name::Claim | Name::Heartbeat | Name::Lineage | Name::Messages => {
                 return keep(self.contest(name, &ground).await?);
             }
-            Name::Notify | Name::Wake => return self.pubsub(name, &ground, keep).await,
+            Name::Await | Name::Notify | Name::Wake => {
+                return self.pubsub(name, &ground, keep).await;
+            }
         };
         keep(found.headed(name, &database).await?)
     }
@@ -260,6 +278,10 @@ impl Bench {
         if name == Name::Notify {
             let rounds = self.rounds.unwrap_or(ROUNDS);
             return notify::run(ground.database, &self.parts, rounds, keep).await;
+        }
+        if name == Name::Await {
+            let samples = self.rounds.unwrap_or(WAITS);
+            return keep(Output::of(&awaiting::run(name, ground.database, samples).await?)?);
         }
         let found = wake::run(ground.database, self.rounds.unwrap_or(SAMPLES)).await?;
         let (text, json, violations) = (found.text(), found.json(), found.violations());
