@@ -106,6 +106,6 @@ impl RunContext for Context {
     }
 
     fn part(&self, part: Vec<u8>) {
-        self.parts.publish(part);
+        self.parts.publish(&part);
     }
 }

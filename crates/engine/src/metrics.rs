@@ -117,6 +117,11 @@ pub(crate) const STREAM_BUFFERED_BYTES: Metric = gauge(
 );
 pub(crate) const STREAM_PARTS: Metric =
     counter("musterbeat_stream_parts_total", &[], "Pieces of answers published.");
+pub(crate) const STREAM_PARTS_REFUSED: Metric = counter(
+    "musterbeat_stream_parts_refused_total",
+    &[],
+    "Pieces of answers dropped because they could not be encoded: they are not JSON.",
+);
 pub(crate) const STREAM_RESYNCS: Metric = counter(
     "musterbeat_stream_resyncs_total",
     &[],
@@ -160,6 +165,7 @@ pub const METRICS: &[Metric] = &[
     STREAM_READERS,
     STREAM_BUFFERED_BYTES,
     STREAM_PARTS,
+    STREAM_PARTS_REFUSED,
     STREAM_RESYNCS,
     COMMAND_PROGRAMS,
     COMMAND_TURNS,

@@ -12,6 +12,8 @@ mod tokens;
 mod wire;
 mod workers;
 
+pub(crate) use self::events::{FollowPorts, Followed, part_frame};
+
 use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
@@ -27,6 +29,7 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::app::App;
+use crate::cluster;
 use crate::http::limits::{self, Rate};
 use crate::http::observe;
 use crate::http::problem::{Kind, Problem};
@@ -100,9 +103,11 @@ pub(crate) fn router(app: App, rate: Arc<Rate>) -> Router {
         .route("/openapi.json", axum::routing::get(async || Json(described)))
         .layer(DefaultBodyLimit::max(limits::BODY_BYTES_MAX))
         .layer(from_fn_with_state(rate, limits::within_rate));
-    // Probes and scrapes must get through when callers do not; their answers are shared.
+    // Probes and scrapes must get through when callers do not; their answers are shared. So must
+    // other replicas, which have a bound of their own.
     let mut router = limited
         .merge(health::routes())
+        .merge(cluster::routes())
         .layer(from_fn(limits::in_time))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)

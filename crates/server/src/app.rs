@@ -10,6 +10,8 @@ use musterbeat_engine::parts::PartStreams;
 use musterbeat_engine::shutdown::Shutdown;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::Followed;
+use crate::cluster::Cluster;
 use crate::readiness::Readiness;
 
 /// The parts of a server that requests need. Clones share them.
@@ -21,6 +23,8 @@ pub(crate) struct App {
     pub(crate) publish: Arc<dyn Publish>,
     pub(crate) watch: Arc<dyn Watch>,
     pub(crate) parts: PartStreams,
+    pub(crate) followed: Followed,
+    pub(crate) cluster: Cluster,
     pub(crate) readiness: Readiness,
     pub(crate) shutdown: Shutdown,
     /// Ends every event stream.

@@ -11,6 +11,7 @@ pub mod settings;
 mod announce;
 mod api;
 mod app;
+mod cluster;
 mod database;
 mod doctor;
 mod http;

@@ -37,9 +37,76 @@ pub(crate) const HTTP_CONNECTIONS_REFUSED: Metric = Metric {
     help: "Connections closed because their address had enough.",
 };
 
+pub(crate) const FOLLOWERS: Metric = Metric {
+    name: "musterbeat_followers",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    labels: &[],
+    help: "Event streams of chats that are open.",
+};
+
+pub(crate) const CHATS_FOLLOWED: Metric = Metric {
+    name: "musterbeat_chats_followed",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    labels: &[],
+    help: "Chats with at least one event stream.",
+};
+
+pub(crate) const CHAT_READS: Metric = Metric {
+    name: "musterbeat_follow_reads_total",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+    labels: &["for"],
+    help: "Reads of what changed in a followed chat: for all its followers, or for one that came or fell behind.",
+};
+
+pub(crate) const DELTAS_SHARED: Metric = Metric {
+    name: "musterbeat_follow_shared_total",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+    labels: &[],
+    help: "Times that a follower was told what had been read for all.",
+};
+
+pub(crate) const RELAYS: Metric = Metric {
+    name: "musterbeat_relays",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    labels: &[],
+    help: "Connections that bring the parts of chats that other replicas work on.",
+};
+
+pub(crate) const RELAYS_SERVED: Metric = Metric {
+    name: "musterbeat_relays_served",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    labels: &[],
+    help: "Connections that bring other replicas the parts of chats that this one works on.",
+};
+
+pub(crate) const RELAY_DIALS: Metric = Metric {
+    name: "musterbeat_relay_dials_total",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+    labels: &["outcome"],
+    help: "Dials of other replicas for parts: connected, not_there, refused or failed.",
+};
+
 /// Every metric of this crate.
-pub const METRICS: &[Metric] =
-    &[HTTP_REQUESTS, HTTP_SECONDS, HTTP_CONNECTIONS, HTTP_CONNECTIONS_REFUSED];
+pub const METRICS: &[Metric] = &[
+    HTTP_REQUESTS,
+    HTTP_SECONDS,
+    HTTP_CONNECTIONS,
+    HTTP_CONNECTIONS_REFUSED,
+    FOLLOWERS,
+    CHATS_FOLLOWED,
+    CHAT_READS,
+    DELTAS_SHARED,
+    RELAYS,
+    RELAYS_SERVED,
+    RELAY_DIALS,
+];
 
 /// Buckets of times: from a fast statement to a long wait.
 const SECONDS: [f64; 14] =

@@ -23,8 +23,9 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::api;
+use crate::api::{self, FollowPorts, Followed};
 use crate::app::App;
+use crate::cluster::Cluster;
 use crate::database::Database;
 use crate::http::connections::{self, ConnectionLimits};
 use crate::http::limits::{Rate, TIME_MAX};
@@ -80,7 +81,7 @@ impl Server {
         let notices = transport(&settings, &database)?;
         let publish: Arc<dyn Publish> = Arc::new(notices.clone());
         let watch: Arc<dyn Watch> = Arc::new(notices.clone());
-        let parts = PartStreams::new(PartLimits::default());
+        let parts = PartStreams::new(PartLimits::default(), api::part_frame);
         let chat_reader: Arc<dyn ChatReader> = Arc::new(database.store.clone());
         let chats = Chats::new(ChatPorts {
             store: Arc::new(database.store.clone()),
@@ -94,10 +95,20 @@ impl Server {
         let ports = ports(&settings, &database, &publish, &watch)?;
         let worker = worker(&settings, ports, &chats, parts.clone(), shutdown.clone())?;
         let streams_end = CancellationToken::new();
+        let cluster = Cluster::of(&settings)?;
+        let followed = Followed::new(FollowPorts {
+            chats: Arc::clone(&chat_reader),
+            watch: Arc::clone(&watch),
+            parts: parts.clone(),
+            cluster: cluster.clone(),
+            end: streams_end.clone(),
+        });
         let app = App {
             chats,
             chat_reader,
             store: database.store.clone(),
+            followed,
+            cluster,
             readiness: Readiness::of(database.store.clone()),
             publish,
             watch,

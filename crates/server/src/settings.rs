@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use axum::http::Uri;
 use figment::providers::{Env, Format, Toml};
 use figment::{Figment, Provider};
 use musterbeat_core::invalid::Invalid;
@@ -16,7 +17,7 @@ use musterbeat_embedded::Source;
 use musterbeat_engine::chat::AwaitTimes;
 use musterbeat_engine::worker;
 use musterbeat_pubsub::PgTransportOptions;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, de};
 
 /// File that is read when no other is named; it need not be there.
@@ -37,6 +38,9 @@ const POLL_INTERVAL_MIN: Duration = Duration::from_millis(10);
 /// A shorter patience would only make connections anew, or ask again and again.
 const PATIENCE_MIN: Duration = Duration::from_millis(100);
 
+/// A shorter secret is guessed; 16 random bytes are not.
+const SECRET_BYTES_MIN: usize = 16;
+
 /// Everything that can be set.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -52,6 +56,8 @@ pub struct Settings {
     pub postgres: Source,
     /// Where other replicas reach this one.
     pub advertise_url: Option<String>,
+    /// What all replicas know and nobody else, to bring each other the parts of answers.
+    pub cluster_secret: Option<SecretString>,
     /// Serve without tokens, on loopback only.
     pub dev: bool,
     /// Who answers chats.
@@ -148,6 +154,7 @@ impl Default for Settings {
             database_url: None,
             postgres: Source::Auto,
             advertise_url: None,
+            cluster_secret: None,
             dev: false,
             runner: RunnerChoice::Echo,
             // About the pace of a model, slow enough to see it stream.
@@ -210,8 +217,9 @@ impl Settings {
     /// Checks what no setting shows by itself.
     ///
     /// # Errors
-    /// Refuses `dev` on an address that others reach, a `poll_interval` that is no pause, and a
-    /// lease that leaves no room for a beat that fails.
+    /// Refuses `dev` on an address that others reach, a `poll_interval` that is no pause, a
+    /// lease that leaves no room for a beat that fails, an `advertise_url` that nobody can call,
+    /// and a `cluster_secret` that can be guessed.
     pub fn checked(self) -> anyhow::Result<Self> {
         anyhow::ensure!(
             !self.dev || self.listen.ip().is_loopback(),
@@ -236,7 +244,28 @@ impl Settings {
             );
         }
         self.lease_times()?;
+        self.cluster_checked()?;
         Ok(self)
+    }
+
+    fn cluster_checked(&self) -> anyhow::Result<()> {
+        if let Some(url) = &self.advertise_url {
+            let scheme =
+                url.parse::<Uri>().ok().and_then(|uri| uri.scheme_str().map(str::to_owned));
+            anyhow::ensure!(
+                matches!(scheme.as_deref(), Some("http" | "https")) && !url.contains('?'),
+                "`advertise_url` is {url:?}; write where other replicas reach this one, \
+                 like http://10.0.0.7:7878"
+            );
+        }
+        if let Some(secret) = &self.cluster_secret {
+            anyhow::ensure!(
+                secret.expose_secret().len() >= SECRET_BYTES_MIN,
+                "`cluster_secret` is shorter than {SECRET_BYTES_MIN} bytes; \
+                 `openssl rand -hex 32` makes one"
+            );
+        }
+        Ok(())
     }
 
     /// Returns how often the worker beats and how long its lease lasts.
@@ -350,6 +379,29 @@ mod tests {
         let settings = Settings { lease_ttl: Duration::from_secs(8), ..Settings::default() };
         let error = settings.checked().unwrap_err().to_string();
         assert!(error.contains("lease_ttl") && error.contains("9s"), "{error}");
+    }
+
+    #[test]
+    fn cluster_secret_is_not_easily_guessed() {
+        let settings = Settings { cluster_secret: Some("short".into()), ..Settings::default() };
+        let error = settings.checked().unwrap_err().to_string();
+        assert!(error.contains("cluster_secret") && error.contains("16 bytes"), "{error}");
+    }
+
+    #[test]
+    fn advertise_url_is_one() {
+        let check = |url: &str, holds: bool| {
+            let advertise_url = Some(url.to_owned());
+            let checked = Settings { advertise_url, ..Settings::default() }.checked();
+            assert_eq!(checked.is_ok(), holds, "{url}");
+        };
+        check("http://10.0.0.7:7878", true);
+        check("https://musterbeat-0.internal/", true);
+        check("10.0.0.7:7878", false);
+        check("musterbeat-0", false);
+        check("http://", false);
+        check("ftp://10.0.0.7", false);
+        check("http://10.0.0.7/?a=b", false);
     }
 
     #[test]

@@ -53,10 +53,7 @@ impl Ring {
     /// Ends the step and returns its parts.
     pub(super) fn end(&mut self) -> VecDeque<Bytes> {
         self.step = None;
-        self.bytes = 0;
-        self.seq_first = 1;
-        // Taken and not cleared: a buffer that one long answer grew is given back.
-        mem::take(&mut self.parts)
+        self.drop_before(1)
     }
 
     /// Appends a part and evicts what no longer fits; false without a step.
@@ -75,12 +72,29 @@ impl Ring {
         true
     }
 
+    /// Moves on to `next`, the name of a part to come, and returns the parts that this drops.
+    ///
+    /// They are those of the former step, or those before a gap. `None` when `next` is not ahead:
+    /// its part is known.
+    pub(super) fn advance(&mut self, next: PartId) -> Option<VecDeque<Bytes>> {
+        if self.step > Some((next.fence, next.step)) {
+            return None;
+        }
+        let mut dropped = self.begin(next.fence, next.step);
+        let known = self.seq_first + self.parts.len() as u64;
+        if next.seq < known {
+            return None;
+        }
+        if next.seq > known {
+            dropped.append(&mut self.drop_before(next.seq));
+        }
+        Some(dropped)
+    }
+
     /// Returns what follows `place` and moves it; `None` when there is nothing yet.
     pub(super) fn read(&self, place: &mut Place) -> Option<PartEvent> {
         let (fence, step) = self.step?;
-        if place.epoch != self.epoch {
-            *place = Place { epoch: self.epoch, seq_next: 1 };
-        }
+        self.enter(place);
         if place.seq_next < self.seq_first {
             let missed = self.seq_first - place.seq_next;
             place.seq_next = self.seq_first;
@@ -90,6 +104,29 @@ impl Ring {
         let bytes = self.parts.get(usize::try_from(seq - self.seq_first).ok()?)?.clone();
         place.seq_next += 1;
         Some(PartEvent::Part { id: PartId { fence, step, seq }, bytes })
+    }
+
+    /// Moves `place` into the present step, and returns it if the place was not there yet.
+    pub(super) fn enter(&self, place: &mut Place) -> Option<(Fence, Step)> {
+        let step = self.step?;
+        if place.epoch == self.epoch {
+            return None;
+        }
+        *place = Place { epoch: self.epoch, seq_next: 1 };
+        Some(step)
+    }
+
+    /// Returns the name of the part that `place` waits for.
+    pub(super) fn awaited(&self, place: Place) -> Option<PartId> {
+        let (fence, step) = self.step?;
+        Some(PartId { fence, step, seq: place.seq_next })
+    }
+
+    fn drop_before(&mut self, seq: u64) -> VecDeque<Bytes> {
+        self.bytes = 0;
+        self.seq_first = seq;
+        // Taken and not cleared: a buffer that one long answer grew is given back.
+        mem::take(&mut self.parts)
     }
 }
 

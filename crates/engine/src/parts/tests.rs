@@ -1,5 +1,7 @@
 //! Streams as their writers and readers see them. What a ring keeps is checked against a model.
 
+mod encoding;
+mod mirror;
 mod model;
 mod tally;
 
@@ -27,11 +29,11 @@ async fn reader_before_the_writer_waits_and_a_late_one_gets_the_parts_so_far() {
     let mut early = streams.subscribe(run(1));
     assert_eq!(next_now(&mut early), None);
 
-    let writer = streams.open(run(1));
+    let writer = streams.open(run(1), Fence(1));
     writer.begin(Fence(1), Step(3));
     assert_eq!(next_now(&mut early), None);
-    writer.publish(b"a".to_vec());
-    writer.publish(b"b".to_vec());
+    writer.publish(b"a");
+    writer.publish(b"b");
 
     let mut late = streams.subscribe(run(1));
     for reader in [&mut early, &mut late] {
@@ -47,7 +49,7 @@ async fn one_part_wakes_every_reader_that_waits() {
     let writer = begun(&streams);
     let (mut one, mut other) = (streams.subscribe(run(1)), streams.subscribe(run(1)));
     // In this order: both wait when the part comes.
-    let publish = async { writer.publish(b"a".to_vec()) };
+    let publish = async { writer.publish(b"a") };
     let (one, other, ()) = tokio::join!(biased; next(&mut one), next(&mut other), publish);
     assert_eq!((one, other), (part(1, 0, 1, b"a"), part(1, 0, 1, b"a")));
 }
@@ -55,19 +57,19 @@ async fn one_part_wakes_every_reader_that_waits() {
 #[test]
 fn runs_are_apart() {
     let streams = PartStreams::default();
-    let writer = streams.open(run(1));
+    let writer = streams.open(run(1), Fence(1));
     writer.begin(Fence(1), Step(0));
-    writer.publish(b"a".to_vec());
+    writer.publish(b"a");
     assert_eq!(next_now(&mut streams.subscribe(run(2))), None);
 }
 
 #[test]
 fn slow_reader_is_told_how_many_it_missed_and_holds_up_nobody() {
-    let streams = PartStreams::new(LIMITS);
+    let streams = limited(LIMITS.ring_bytes_max);
     let writer = begun(&streams);
     let (mut slow, mut quick) = (streams.subscribe(run(1)), streams.subscribe(run(1)));
     for seq in 1..=7 {
-        writer.publish(vec![0; PART]);
+        writer.publish(&[0; PART]);
         assert_eq!(next_now(&mut quick), Some(part(1, 0, seq, &[0; PART])));
     }
     // A late joiner misses the same parts as one who was there and did not read.
@@ -81,31 +83,31 @@ fn slow_reader_is_told_how_many_it_missed_and_holds_up_nobody() {
 
 #[test]
 fn part_larger_than_the_ring_is_missed_by_all() {
-    let streams = PartStreams::new(LIMITS);
+    let streams = limited(LIMITS.ring_bytes_max);
     let writer = begun(&streams);
     let mut reader = streams.subscribe(run(1));
-    writer.publish(vec![0; PART]);
+    writer.publish(&[0; PART]);
     assert!(next_now(&mut reader).is_some());
-    writer.publish(vec![0; PART]);
-    writer.publish(vec![0; LIMITS.ring_bytes_max]);
+    writer.publish(&[0; PART]);
+    writer.publish(&[0; LIMITS.ring_bytes_max]);
     assert_eq!(next_now(&mut reader), Some(PartEvent::Resync { missed: 2 }));
-    writer.publish(b"a".to_vec());
+    writer.publish(b"a");
     assert_eq!(next_now(&mut reader), Some(part(1, 0, 4, b"a")));
 }
 
 #[test]
 fn step_supersedes_the_former_one_without_a_resync() {
-    let streams = PartStreams::new(LIMITS);
+    let streams = limited(LIMITS.ring_bytes_max);
     let writer = begun(&streams);
     let mut reader = streams.subscribe(run(1));
-    (0..9).for_each(|_| writer.publish(vec![0; PART]));
+    (0..9).for_each(|_| writer.publish(&[0; PART]));
 
     writer.begin(Fence(1), Step(1));
     assert_eq!(next_now(&mut reader), None);
-    writer.publish(b"a".to_vec());
+    writer.publish(b"a");
     // The present step, once more.
     writer.begin(Fence(1), Step(1));
-    writer.publish(b"b".to_vec());
+    writer.publish(b"b");
     assert_eq!(next_now(&mut reader), Some(part(1, 1, 1, b"a")));
     assert_eq!(next_now(&mut reader), Some(part(1, 1, 2, b"b")));
 }
@@ -116,8 +118,8 @@ fn parts_end_with_their_writer_and_a_step_may_come_again() {
     let mut reader = streams.subscribe(run(1));
     for _ in 0..2 {
         let writer = begun(&streams);
-        writer.publish(b"a".to_vec());
-        writer.publish(b"b".to_vec());
+        writer.publish(b"a");
+        writer.publish(b"b");
         assert_eq!(next_now(&mut reader), Some(part(1, 0, 1, b"a")));
         drop(writer);
         assert_eq!(next_now(&mut reader), None);
@@ -129,28 +131,46 @@ fn replaced_writer_has_no_effect() {
     let streams = PartStreams::default();
     let mut reader = streams.subscribe(run(1));
     let former = begun(&streams);
-    former.publish(b"old".to_vec());
-    let writer = streams.open(run(1));
+    former.publish(b"old");
+    let writer = streams.open(run(1), Fence(2));
     assert_eq!(next_now(&mut reader), None);
 
     writer.begin(Fence(2), Step(0));
-    writer.publish(b"a".to_vec());
-    former.publish(b"old".to_vec());
+    writer.publish(b"a");
+    former.publish(b"old");
     former.begin(Fence(1), Step(1));
     drop(former);
-    writer.publish(b"b".to_vec());
+    writer.publish(b"b");
     assert_eq!(next_now(&mut reader), Some(part(2, 0, 1, b"a")));
     assert_eq!(next_now(&mut reader), Some(part(2, 0, 2, b"b")));
+}
+
+#[test]
+fn writer_of_a_lower_fence_does_not_replace_one_of_a_higher() {
+    let streams = PartStreams::default();
+    let mut reader = streams.subscribe(run(1));
+    let writer = streams.open(run(1), Fence(3));
+    writer.begin(Fence(3), Step(0));
+    writer.publish(b"a");
+
+    let late = streams.open(run(1), Fence(2));
+    late.begin(Fence(2), Step(0));
+    late.publish(b"old");
+    drop(late);
+    writer.publish(b"b");
+    assert_eq!(next_now(&mut reader), Some(part(3, 0, 1, b"a")));
+    assert_eq!(next_now(&mut reader), Some(part(3, 0, 2, b"b")));
+    assert_eq!(next_now(&mut reader), None);
 }
 
 #[test]
 fn part_before_the_first_step_is_dropped() {
     let streams = PartStreams::default();
     let mut reader = streams.subscribe(run(1));
-    let writer = streams.open(run(1));
-    writer.publish(b"a".to_vec());
+    let writer = streams.open(run(1), Fence(1));
+    writer.publish(b"a");
     writer.begin(Fence(1), Step(0));
-    writer.publish(b"b".to_vec());
+    writer.publish(b"b");
     assert_eq!(next_now(&mut reader), Some(part(1, 0, 1, b"b")));
 }
 
@@ -175,11 +195,13 @@ fn nothing_is_left_of_runs_without_writer_and_readers() {
 
 #[test]
 fn spare_room_of_a_part_is_not_kept() {
-    let streams = PartStreams::default();
+    let streams = PartStreams::new(PartLimits::default(), |_, part| {
+        let mut encoded = Vec::with_capacity(RING_BYTES_MAX);
+        encoded.extend_from_slice(part);
+        Some(encoded)
+    });
     let writer = begun(&streams);
-    let mut part = Vec::with_capacity(RING_BYTES_MAX);
-    part.push(b'a');
-    writer.publish(part);
+    writer.publish(b"a");
     let Some(PartEvent::Part { bytes, .. }) = next_now(&mut streams.subscribe(run(1))) else {
         panic!("the part is missing");
     };
@@ -192,21 +214,21 @@ fn spare_room_of_a_part_is_not_kept() {
 fn gauges_return_to_zero() {
     let tally = Tally::default();
     metrics::with_local_recorder(&tally, || {
-        let streams = PartStreams::new(LIMITS);
+        let streams = limited(LIMITS.ring_bytes_max);
         let mut reader = streams.subscribe(run(1));
         let writer = begun(&streams);
-        (0..5).for_each(|_| writer.publish(vec![0; PART]));
+        (0..5).for_each(|_| writer.publish(&[0; PART]));
         next_now(&mut reader);
         assert_eq!(
             tally.text(),
-            "stream_buffered_bytes 148, stream_parts_total 5, stream_readers 1, stream_resyncs_total 1"
+            "stream_buffered_bytes 148, stream_parts_refused_total 0, stream_parts_total 5, stream_readers 1, stream_resyncs_total 1"
         );
         writer.begin(Fence(1), Step(1));
-        writer.publish(vec![0; PART]);
+        writer.publish(&[0; PART]);
         drop((writer, reader));
         assert_eq!(
             tally.text(),
-            "stream_buffered_bytes 0, stream_parts_total 6, stream_readers 0, stream_resyncs_total 1"
+            "stream_buffered_bytes 0, stream_parts_refused_total 0, stream_parts_total 6, stream_readers 0, stream_resyncs_total 1"
         );
     });
 }
@@ -219,7 +241,7 @@ async fn dropped_next_loses_nothing() {
     let writer = begun(&streams);
     let writing = tokio::spawn(async move {
         for _ in 0..PARTS {
-            writer.publish(vec![0; PART]);
+            writer.publish(&[0; PART]);
             yield_now().await;
         }
         writer
@@ -257,7 +279,7 @@ async fn part_between_look_and_wait_wakes() {
             }
             // Sweeps over the moments that the reader takes from its answer to its wait.
             (0..part % 64).for_each(|_| std::hint::spin_loop());
-            writer.publish(Vec::new());
+            writer.publish(&[]);
         }
         writer
     });
@@ -274,8 +296,8 @@ async fn readers_beside_a_writer_have_no_silent_gap() {
     const READERS: usize = 16;
     const STEPS: i64 = 20;
     const PARTS: u64 = 500;
-    let streams = PartStreams::new(LIMITS);
-    let writer = streams.open(run(1));
+    let streams = limited(LIMITS.ring_bytes_max);
+    let writer = streams.open(run(1), Fence(1));
     let mut reading = JoinSet::new();
     for pace in 0..READERS {
         reading.spawn(account(streams.subscribe(run(1)), pace, Step(STEPS - 1), PARTS));
@@ -283,7 +305,7 @@ async fn readers_beside_a_writer_have_no_silent_gap() {
     for step in 0..STEPS {
         writer.begin(Fence(1), Step(step));
         for part in 0..PARTS {
-            writer.publish(vec![0; PART]);
+            writer.publish(&[0; PART]);
             if part % 8 == 0 {
                 yield_now().await;
             }
@@ -323,6 +345,10 @@ async fn account(mut reader: PartReader, pace: usize, last: Step, parts: u64) ->
     missed_total
 }
 
+pub(super) fn limited(ring_bytes_max: usize) -> PartStreams {
+    PartStreams::new(PartLimits { ring_bytes_max }, |_, part| Some(part.to_vec()))
+}
+
 pub(super) fn run(number: u128) -> RunId {
     RunId::new(Uuid::from_u128(number))
 }
@@ -340,7 +366,7 @@ pub(super) fn next_now(reader: &mut PartReader) -> Option<PartEvent> {
     }
 }
 
-async fn next(reader: &mut PartReader) -> PartEvent {
+pub(super) async fn next(reader: &mut PartReader) -> PartEvent {
     timeout(DEADLINE, reader.next()).await.expect("a part is missing")
 }
 
@@ -349,7 +375,7 @@ fn begun(streams: &PartStreams) -> PartWriter {
 }
 
 fn begun_run(streams: &PartStreams, run: RunId) -> PartWriter {
-    let writer = streams.open(run);
+    let writer = streams.open(run, Fence(1));
     writer.begin(Fence(1), Step(0));
     writer
 }

@@ -177,7 +177,7 @@ impl Pool {
             return Err(WentBack);
         }
         let former = self.tasks.remove(&id);
-        let parts = self.parts.open(id);
+        let parts = self.parts.open(id, run.token.fence);
         let context = Context::new(&run, stop, Arc::clone(tenure), parts, self.shutdown.clone());
         let runner = Arc::clone(&self.kinds[index].runner);
         let (ports, ended) = (self.ports.clone(), CancellationToken::new());

@@ -174,7 +174,7 @@ impl Bench {
             capacity: 10,
         };
         let options = WorkerOptions { claim_batch: 4, ..WorkerOptions::new(lease) };
-        let parts = PartStreams::new(<_>::default());
+        let parts = PartStreams::default();
         Worker::new(self.ports(), self.serving(), parts, options, self.shutdown.clone())
     }
 
@@ -445,7 +445,7 @@ async fn run_given_back_unasked_is_not_claimed_again_at_once() {
 #[tokio::test(start_paused = true)]
 async fn run_won_back_before_its_end_was_noticed_is_still_told_to_stop() {
     let bench = Bench::new([]);
-    let parts = PartStreams::new(<_>::default());
+    let parts = PartStreams::default();
     let mut pool = Pool::new(bench.serving(), parts, bench.ports(), bench.shutdown.clone());
     let tenure = Arc::new(tenure(&bench));
     let mut run = run(7, tenure.worker(), &pool.kind(0));

@@ -1,15 +1,19 @@
 //! A chat as it goes, by server-sent events.
 
 mod feed;
+mod followed;
+mod frame;
+mod keeper;
+mod log;
+mod watching;
 
 use std::convert::Infallible;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::State;
-use axum::http::HeaderMap;
-use axum::response::Sse;
-use axum::response::sse::{Event, KeepAlive};
-use futures_util::Stream;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
 use futures_util::stream::unfold;
 use musterbeat_core::id::{ChatId, Version};
 use serde::Deserialize;
@@ -23,10 +27,16 @@ use crate::http::extract::{ChatUser, PathOf, QueryOf};
 use crate::http::problem::{AnyProblem, ObjectProblem, Problem};
 use crate::identity::Caller;
 use feed::Feed;
-pub(super) use feed::{is_still_welcome, json, next_look, notified, watch};
+pub(crate) use followed::{FollowPorts, Followed};
+pub(super) use frame::json;
+pub(crate) use frame::part as part_frame;
+pub(super) use watching::{is_still_welcome, next_look, notified, watch};
 
 /// Pause after which a quiet stream sends a `ping`: shorter than proxies' patience.
 pub(super) const PING_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Tells nginx and its like whether to collect what they pass on.
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What events of a stream are called.
 const EVENTS: [&str; 10] = [
@@ -117,7 +127,7 @@ pub(super) async fn follow(
     PathOf(id): PathOf<Uuid>,
     QueryOf(query): QueryOf<Follow>,
     headers: HeaderMap,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+) -> Result<Response, Problem> {
     let until = query.until.unwrap_or_default();
     stream(app, caller, ChatId::new(id), last_seen(&headers), until).await
 }
@@ -135,13 +145,17 @@ pub(super) async fn stream(
     chat: ChatId,
     since: Option<Version>,
     until: Until,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>> + use<>>, Problem> {
+) -> Result<Response, Problem> {
     let feed = Feed::open(app, caller, chat, since, until).await?;
-    let events = unfold(feed, |mut feed| async move {
-        let event = feed.next().await?;
-        Some((Ok(event), feed))
+    let bytes = unfold(feed, |mut feed| async move {
+        let bytes = feed.next().await?;
+        Some((Ok::<_, Infallible>(bytes), feed))
     });
-    let ping =
-        KeepAlive::new().interval(PING_INTERVAL).event(Event::default().event("ping").data("{}"));
-    Ok(Sse::new(events).keep_alive(ping))
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+        // A proxy that collects a page before it sends it would hold events back.
+        (X_ACCEL_BUFFERING, HeaderValue::from_static("no")),
+    ];
+    Ok((headers, Body::from_stream(bytes)).into_response())
 }

@@ -382,6 +382,10 @@ impl Chat {
         self.version
     }
 
+    pub(crate) fn archived(&self) -> bool {
+        self.archived
+    }
+
     pub(crate) fn error(&self) -> Option<&str> {
         self.error.as_deref()
     }

@@ -1,11 +1,15 @@
 //! The stream of a chat: what comes, in which order, and after a break.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use musterbeat_server::settings::RunnerChoice;
+use musterbeat_testkit::TestDatabase;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::client::{Events, Running, said};
+use crate::client::{Client, Events, Running, said};
+use crate::replica::{Replica, musterbeat};
 
 /// The first `curl` of the README: one request creates a chat and streams its answer.
 #[tokio::test]
@@ -139,6 +143,161 @@ async fn queue_is_told_as_it_grows_and_shrinks() {
     client.send(&chat, "next").await;
     assert_eq!(events.next_named("queue").await.1["queue"].as_array().unwrap().len(), 1);
     assert_eq!(events.next_named("queue").await.1["queue"].as_array().unwrap().len(), 0);
+    running.stop().await;
+}
+
+/// What changes is read once for all of them, and encoded once.
+#[tokio::test]
+async fn two_hundred_followers_of_a_chat_cost_a_few_reads_a_change() {
+    const FOLLOWERS: u64 = 200;
+    let database = TestDatabase::create().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    // In a process of its own, whose metrics are of this test alone.
+    let mut command = musterbeat(folder.path());
+    let replica = Replica::start(command.args(["--dev", "--database-url", database.url()]));
+    let client = &replica.client;
+    let chat = client.create_chat("warm up").await;
+    client.chat_in(&chat, "waiting").await;
+    let mut followers = Vec::new();
+    for _ in 0..FOLLOWERS {
+        let mut follower = client.follow(&chat, false, None).await;
+        follower.next_named("snapshot").await;
+        followers.push(follower);
+    }
+    assert_eq!(reads(client, "one").await, FOLLOWERS, "each reads once when it comes");
+    let before = reads(client, "all").await;
+    const TURNS: u64 = 5;
+    for turn in 0..TURNS {
+        client.send(&chat, &format!("turn {turn}")).await;
+        for follower in &mut followers {
+            while said(&follower.next_named("message").await.1) != format!("assistant: turn {turn}")
+            {
+            }
+        }
+    }
+    assert_eq!(reads(client, "one").await, FOLLOWERS, "and never again");
+    // A turn changes the chat by question, claim and answer; a notice may come twice.
+    let made = reads(client, "all").await - before;
+    assert!((TURNS..=TURNS * 8).contains(&made), "{made} reads");
+    drop(followers);
+    replica.stop();
+}
+
+async fn reads(client: &Client, whom: &str) -> u64 {
+    let text = client.get("/metrics").await.text().await.unwrap();
+    let name = format!("musterbeat_follow_reads_total{{for=\"{whom}\"}} ");
+    let line = text.lines().find_map(|line| line.strip_prefix(&name));
+    line.map_or(0, |count| count.parse().unwrap())
+}
+
+/// It takes nothing until the whole answer was said, which is more than sockets hold.
+#[tokio::test]
+async fn follower_that_takes_nothing_is_told_that_it_missed_parts_and_slows_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let (program, go) = (folder.path().join("talk.sh"), folder.path().join("go"));
+    let script = format!(
+        r#"#!/bin/sh
+cat > /dev/null
+text=$(head -c 60000 /dev/zero | tr '\0' x)
+part=0
+while [ $part -lt 250 ]; do
+    echo '{{"type": "part", "part": {{"type": "text", "text": "'$text'"}}}}'
+    part=$((part + 1))
+done
+echo '{{"type": "part", "part": {{"type": "text", "text": "last"}}}}'
+until [ -e {} ]; do sleep 0.1; done
+echo '{{"type": "message", "content": "done"}}'
+"#,
+        go.display()
+    );
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let running =
+        Running::start_with(|settings| settings.runner = RunnerChoice::Command(program)).await;
+    let client = &running.client;
+    let chat = client.create_chat("talk").await;
+    let mut slow = client.follow(&chat, false, None).await;
+    let mut quick = client.follow(&chat, false, None).await;
+    while text(&quick.next_named("part").await.1["part"]) != "last" {}
+
+    let missed = slow.next_named("resync").await.1["missed"].as_u64().unwrap();
+    assert!((1..250).contains(&missed), "{missed}");
+    while text(&slow.next_named("part").await.1["part"]) != "last" {}
+    std::fs::write(&go, "").unwrap();
+    assert_eq!(said(&slow.next_named("message").await.1), "assistant: done");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn follower_that_is_cut_off_again_and_again_gets_each_message_once() {
+    let running = Running::start().await;
+    let client = &running.client;
+    let chat = client.create_chat("turn 0").await;
+    let mut seen = Vec::new();
+    let mut last = None;
+    for turn in 1..=8 {
+        client.chat_in(&chat, "waiting").await;
+        client.send(&chat, &format!("turn {turn}")).await;
+        let mut events = client.follow(&chat, false, last.as_deref()).await;
+        // Cut off after some events, whichever they are.
+        for _ in 0..turn {
+            let event = events.next().await.unwrap();
+            let data: Value = serde_json::from_str(&event.data).unwrap();
+            match event.event.as_str() {
+                "snapshot" => seen.extend(data["messages"].as_array().unwrap().iter().map(key)),
+                "message" => seen.push(key(&data)),
+                _ => {}
+            }
+            if !event.id.is_empty() {
+                last = Some(event.id);
+            }
+        }
+    }
+    client.chat_in(&chat, "waiting").await;
+    let rest = client.follow(&chat, true, last.as_deref()).await.rest().await;
+    seen.extend(named(&rest, "message").map(key));
+    let count = seen.len();
+    seen.sort_unstable();
+    seen.dedup();
+    assert!(
+        count - seen.len() <= 8,
+        "a change that was cut in the middle comes again, and only that"
+    );
+    assert_eq!(seen.len(), 18);
+    running.stop().await;
+}
+
+fn key(message: &Value) -> (i64, i64) {
+    (message["id"].as_i64().unwrap(), message["version"].as_i64().unwrap())
+}
+
+#[tokio::test]
+async fn stream_ends_with_the_server_after_the_end_of_the_turn_that_was_under_way() {
+    let running = Running::start_with(|settings| {
+        settings.echo_pace = Duration::from_millis(50);
+    })
+    .await;
+    let client = &running.client;
+    let chat = client.create_chat("a b c d e f").await;
+    let mut events = client.follow(&chat, false, None).await;
+    events.next_named("part").await;
+    let (rest, _) = tokio::join!(events.rest(), running.stop());
+    let messages: Vec<String> = named(&rest, "message").map(said).collect();
+    assert_eq!(messages, ["assistant: a b c d e f"]);
+}
+
+#[tokio::test]
+async fn stream_is_raw_frames_that_no_proxy_holds_back() {
+    let running = Running::start().await;
+    let client = &running.client;
+    let chat = client.create_chat("hello").await;
+    let path = format!("/api/v1/chats/{chat}/events?until=rest");
+    let response = client.get(&path).await;
+    assert_eq!(response.headers()["cache-control"], "no-cache");
+    assert_eq!(response.headers()["x-accel-buffering"], "no");
+    let text = response.text().await.unwrap();
+    assert!(text.starts_with("event: snapshot\ndata: {"), "{text}");
+    assert!(text.ends_with("\n\n"), "{text}");
     running.stop().await;
 }
 

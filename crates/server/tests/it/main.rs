@@ -11,4 +11,5 @@ mod operations;
 mod ownership;
 mod process;
 mod refusals;
+mod relay;
 mod replica;

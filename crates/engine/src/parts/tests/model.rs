@@ -42,7 +42,7 @@ struct Naive {
 
 impl Pair {
     fn new() -> Self {
-        let streams = PartStreams::new(PartLimits { ring_bytes_max: BYTES_MAX });
+        let streams = limited(BYTES_MAX);
         Self { streams, writer: None, step: 0, parts: Vec::new(), readers: Vec::new() }
     }
 
@@ -65,7 +65,7 @@ impl Pair {
     fn begin(&mut self) {
         self.step += 1;
         self.parts.clear();
-        let writer = self.writer.get_or_insert_with(|| self.streams.open(run(1)));
+        let writer = self.writer.get_or_insert_with(|| self.streams.open(run(1), Fence(1)));
         writer.begin(Fence(1), Step(self.step));
     }
 
@@ -74,7 +74,7 @@ impl Pair {
             // Now and then larger than the whole ring.
             let length = if random.random_ratio(1, 30) { 600 } else { random.random_range(0..90) };
             let part: Vec<u8> = (0..length).map(|_| random.random()).collect();
-            writer.publish(part.clone());
+            writer.publish(&part);
             self.parts.push(part);
         }
     }
@@ -101,7 +101,7 @@ impl Pair {
 
     fn kept_bytes(&self) -> usize {
         let streams = self.streams.0.streams();
-        streams.get(&run(1)).map_or(0, |seat| seat.stream.state().ring.bytes())
+        streams.get(&run(1)).map_or(0, |seat| seat.stream.buffered_bytes())
     }
 }
 

@@ -108,7 +108,7 @@ impl Fleet {
         let serving = vec![Serving { runner, capacity: manners.capacity }];
         let options =
             WorkerOptions { poll_interval: manners.poll_interval, ..WorkerOptions::new(lease) };
-        Worker::new(ports, serving, PartStreams::new(<_>::default()), options, <_>::default())
+        Worker::new(ports, serving, PartStreams::default(), options, <_>::default())
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

@@ -42,7 +42,7 @@ async fn run_that_finishes_while_a_beat_is_on_its_way_is_not_lost() {
     let run = run(7, tenure.worker(), &RunKind::CHAT);
     let stop = Arc::new(Stop::new(&run));
     tenure.enter(run.id, run.token.fence, &stop);
-    let parts = PartStreams::default().open(run.id);
+    let parts = PartStreams::default().open(run.id, run.token.fence);
     let context = Context::new(&run, stop, Arc::clone(&tenure), parts, bench.shutdown.clone());
 
     let beat = tenure.beat_sent();
@@ -162,7 +162,7 @@ async fn frozen_process_learns_by_asking_that_its_lease_has_passed() {
     let worker = WorkerId::new(Uuid::from_u128(1));
     let tenure = Arc::new(Tenure::new(worker, clock.now(), LeaseTimes::DEFAULT, clock));
     let run = run(7, worker, &RunKind::CHAT);
-    let parts = PartStreams::default().open(run.id);
+    let parts = PartStreams::default().open(run.id, run.token.fence);
     let stop = Arc::new(Stop::new(&run));
     let context = Context::new(&run, stop, Arc::clone(&tenure), parts, bench.shutdown.clone());
     assert_eq!(context.stop_cause(), None);
