@@ -1,0 +1,120 @@
+//! One who follows a chat over HTTP, with next to no work of its own.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use uuid::Uuid;
+
+const BUFFER_BYTES: usize = 16 * 1024;
+
+/// A stream that was asked for.
+pub(super) struct Follower {
+    conn: TcpStream,
+    asked: Instant,
+    events: Events,
+}
+
+/// What a follower heard until the end.
+pub(super) struct Heard {
+    /// From before it connected; `None` without any part.
+    pub(super) first_part: Option<Duration>,
+    pub(super) last_part: Option<Instant>,
+    pub(super) parts: u64,
+    pub(super) resyncs: u64,
+}
+
+impl Follower {
+    /// Connects and asks; the stream ends when the chat has nothing to do, or never.
+    pub(super) async fn ask(server: SocketAddr, chat: Uuid, until: &str) -> Result<Self> {
+        let asked = Instant::now();
+        let mut conn = TcpStream::connect(server).await.context("failed to connect a follower")?;
+        let request = format!(
+            "GET /api/v1/chats/{chat}/events?until={until} HTTP/1.1\r\n\
+             Host: {server}\r\nConnection: close\r\n\r\n"
+        );
+        conn.write_all(request.as_bytes()).await.context("failed to ask for a stream")?;
+        Ok(Self { conn, asked, events: Events::default() })
+    }
+
+    /// Waits until the snapshot has come.
+    pub(super) async fn greeted(&mut self) -> Result<()> {
+        while self.events.snapshots == 0 {
+            ensure!(0 < self.read().await?, "a stream ended before its snapshot");
+        }
+        Ok(())
+    }
+
+    /// Reads until the end of the stream.
+    pub(super) async fn rest(mut self) -> Result<Heard> {
+        let (mut first_part, mut last_part) = (None, None);
+        loop {
+            let before = self.events.parts;
+            let read = self.read().await?;
+            if before < self.events.parts {
+                first_part.get_or_insert_with(|| self.asked.elapsed());
+                last_part = Some(Instant::now());
+            }
+            if read == 0 {
+                let Events { parts, resyncs, snapshots, .. } = self.events;
+                ensure!(0 < snapshots, "a stream ended before its snapshot");
+                return Ok(Heard { first_part, last_part, parts, resyncs });
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Result<usize> {
+        let mut buffer = Vec::with_capacity(BUFFER_BYTES);
+        let read = self.conn.read_buf(&mut buffer).await.context("a stream broke off")?;
+        self.events.take(&buffer);
+        Ok(read)
+    }
+}
+
+/// Counts events by the lines that name them.
+#[derive(Default)]
+struct Events {
+    /// The beginning of a line whose end has not come.
+    line: Vec<u8>,
+    parts: u64,
+    resyncs: u64,
+    snapshots: u64,
+}
+
+impl Events {
+    fn take(&mut self, bytes: &[u8]) {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.line.extend_from_slice(piece);
+            if !piece.ends_with(b"\n") {
+                return;
+            }
+            match &*self.line {
+                b"event: part\n" => self.parts += 1,
+                b"event: resync\n" => self.resyncs += 1,
+                b"event: snapshot\n" => self.snapshots += 1,
+                _ => {}
+            }
+            self.line.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_counted_wherever_they_are_cut() {
+        let text = b"HTTP/1.1 200 OK\r\n\r\n1f\r\nevent: snapshot\ndata: {}\n\n\r\n\
+                     event: part\ndata: {\"part\":\"event: part\"}\n\nevent: part\ndata: {}\n\n\
+                     event: resync\ndata: {}\n\n";
+        for cut in 0..text.len() {
+            let mut events = Events::default();
+            events.take(&text[..cut]);
+            events.take(&text[cut..]);
+            assert_eq!((events.snapshots, events.parts, events.resyncs), (1, 2, 1), "{cut}");
+        }
+    }
+}
