@@ -70,7 +70,7 @@ pub(super) async fn run(
     Ok(Report {
         name: Name::Stream.text(),
         question: Name::Stream.question(),
-        subject: Subject { unit: "part told", count: (chats * subscribers * PARTS) as u64, size },
+        subject: Subject { unit: "part", count: (chats * subscribers * PARTS) as u64, size },
         rounds,
         arms: compare(records.into()),
         sections: Vec::new(),

@@ -109,9 +109,12 @@ impl Room {
 
 impl Naive {
     fn publish(&self, run: RunId, part: &[u8]) {
+        // Encoded without the lock: a chat has one writer.
+        let seq = self.with(run, |chat| chat.parts.len() as u64 + 1);
+        let id = PartId { fence: FENCE, step: STEP, seq };
+        let kept = if self.encodes_each { part.into() } else { frame(id, part).into() };
         let published = self.with(run, |chat| {
-            let id = PartId { fence: FENCE, step: STEP, seq: chat.parts.len() as u64 + 1 };
-            chat.parts.push(if self.encodes_each { part.into() } else { frame(id, part).into() });
+            chat.parts.push(kept);
             Arc::clone(&chat.published)
         });
         published.notify_waiters();
