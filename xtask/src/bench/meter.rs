@@ -155,6 +155,7 @@ async fn statements(conn: &mut PgConnection) -> Result<i64> {
 }
 
 /// Makes the server account for what `conn` did; else the cumulative counters lag by a second.
+#[cfg(feature = "product")]
 pub(super) async fn settle(conn: &mut PgConnection) -> Result<()> {
     let flush = sqlx::query("select pg_stat_force_next_flush()");
     flush.execute(conn).await.context("failed to make the server account for the round")?;

@@ -15,6 +15,8 @@ pub(super) struct Follower {
     conn: TcpStream,
     asked: Instant,
     events: Events,
+    first_part: Option<Duration>,
+    last_part: Option<Instant>,
 }
 
 /// What a follower heard until the end.
@@ -36,39 +38,33 @@ impl Follower {
              Host: {server}\r\nConnection: close\r\n\r\n"
         );
         conn.write_all(request.as_bytes()).await.context("failed to ask for a stream")?;
-        Ok(Self { conn, asked, events: Events::default() })
+        Ok(Self { conn, asked, events: Events::default(), first_part: None, last_part: None })
     }
 
     /// Waits until the snapshot has come.
     pub(super) async fn greeted(&mut self) -> Result<()> {
         while self.events.snapshots == 0 {
-            ensure!(0 < self.read().await?, "a stream ended before its snapshot");
+            ensure!(0 < self.read().await?, "{}", self.events.refusal());
         }
         Ok(())
     }
 
     /// Reads until the end of the stream.
     pub(super) async fn rest(mut self) -> Result<Heard> {
-        let (mut first_part, mut last_part) = (None, None);
-        loop {
-            let before = self.events.parts;
-            let read = self.read().await?;
-            if before < self.events.parts {
-                first_part.get_or_insert_with(|| self.asked.elapsed());
-                last_part = Some(Instant::now());
-            }
-            if read == 0 {
-                let Events { parts, resyncs, snapshots, .. } = self.events;
-                ensure!(0 < snapshots, "a stream ended before its snapshot");
-                return Ok(Heard { first_part, last_part, parts, resyncs });
-            }
-        }
+        while 0 < self.read().await? {}
+        ensure!(0 < self.events.snapshots, "{}", self.events.refusal());
+        let Self { events: Events { parts, resyncs, .. }, first_part, last_part, .. } = self;
+        Ok(Heard { first_part, last_part, parts, resyncs })
     }
 
     async fn read(&mut self) -> Result<usize> {
-        let mut buffer = Vec::with_capacity(BUFFER_BYTES);
+        let (before, mut buffer) = (self.events.parts, Vec::with_capacity(BUFFER_BYTES));
         let read = self.conn.read_buf(&mut buffer).await.context("a stream broke off")?;
         self.events.take(&buffer);
+        if before < self.events.parts {
+            self.first_part.get_or_insert_with(|| self.asked.elapsed());
+            self.last_part = Some(Instant::now());
+        }
         Ok(read)
     }
 }
@@ -76,6 +72,8 @@ impl Follower {
 /// Counts events by the lines that name them.
 #[derive(Default)]
 struct Events {
+    /// The first line.
+    status: String,
     /// The beginning of a line whose end has not come.
     line: Vec<u8>,
     parts: u64,
@@ -84,11 +82,18 @@ struct Events {
 }
 
 impl Events {
+    fn refusal(&self) -> String {
+        format!("a stream ended before its snapshot: {:?}", self.status)
+    }
+
     fn take(&mut self, bytes: &[u8]) {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             self.line.extend_from_slice(piece);
             if !piece.ends_with(b"\n") {
                 return;
+            }
+            if self.status.is_empty() {
+                self.status = String::from_utf8_lossy(&self.line).trim().to_owned();
             }
             match &*self.line {
                 b"event: part\n" => self.parts += 1,

@@ -1,9 +1,11 @@
 //! Parts over HTTP to many followers, on the owner and through another replica.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use musterbeat_testkit::TestDatabase;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -16,6 +18,10 @@ use super::site::{Member, PATIENCE};
 use crate::postgres;
 
 const FOLLOWERS: usize = 1_000;
+
+/// Followers that connect at once: a crowd at the door waits for the pool of the database, and
+/// is refused when that takes too long.
+const CALLERS: usize = 50;
 
 /// Words of the answer, each a part.
 const WORDS: usize = 400;
@@ -64,9 +70,14 @@ async fn follow(database: &TestDatabase, pace: Duration, through: Through) -> Re
     let address = other.as_ref().unwrap_or(&owner).address;
     let start = Instant::now();
     let mut followers = JoinSet::new();
+    let gate = Arc::new(Semaphore::new(CALLERS));
     for _ in 0..FOLLOWERS {
+        let gate = Arc::clone(&gate);
         followers.spawn(async move {
-            let follower = Follower::ask(address, chat, "rest").await?;
+            let admitted = gate.acquire().await.context("the gate is closed: this is a bug")?;
+            let mut follower = Follower::ask(address, chat, "rest").await?;
+            follower.greeted().await?;
+            drop(admitted);
             timeout(PATIENCE, follower.rest()).await.context("a stream does not end")?
         });
     }
