@@ -10,6 +10,9 @@ use uuid::Uuid;
 
 const BUFFER_BYTES: usize = 16 * 1024;
 
+/// What is kept of an answer's beginning: enough for the whole of a refusal.
+const HEAD_BYTES: usize = 1024;
+
 /// A stream that was asked for.
 pub(super) struct Follower {
     conn: TcpStream,
@@ -72,8 +75,8 @@ impl Follower {
 /// Counts events by the lines that name them.
 #[derive(Default)]
 struct Events {
-    /// The first line.
-    status: String,
+    /// The beginning of the answer, for when it is none that was asked for.
+    head: Vec<u8>,
     /// The beginning of a line whose end has not come.
     line: Vec<u8>,
     parts: u64,
@@ -83,17 +86,17 @@ struct Events {
 
 impl Events {
     fn refusal(&self) -> String {
-        format!("a stream ended before its snapshot: {:?}", self.status)
+        let head = String::from_utf8_lossy(&self.head);
+        format!("a stream ended before its snapshot: {head}")
     }
 
     fn take(&mut self, bytes: &[u8]) {
+        let room = HEAD_BYTES.saturating_sub(self.head.len()).min(bytes.len());
+        self.head.extend_from_slice(&bytes[..room]);
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             self.line.extend_from_slice(piece);
             if !piece.ends_with(b"\n") {
                 return;
-            }
-            if self.status.is_empty() {
-                self.status = String::from_utf8_lossy(&self.line).trim().to_owned();
             }
             match &*self.line {
                 b"event: part\n" => self.parts += 1,
