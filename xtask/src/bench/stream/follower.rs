@@ -6,14 +6,19 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 use uuid::Uuid;
 
 const BUFFER_BYTES: usize = 16 * 1024;
 
+/// How a server refuses that is to be asked again, and when.
+const BUSY: &[u8] = b"HTTP/1.1 503 ";
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// What is kept of an answer's beginning: enough for the whole of a refusal.
 const HEAD_BYTES: usize = 1024;
 
-/// A stream that was asked for.
+/// A stream that was asked for: it ends when its chat has nothing to do, or never.
 pub(super) struct Follower {
     conn: TcpStream,
     asked: Instant,
@@ -32,8 +37,7 @@ pub(super) struct Heard {
 }
 
 impl Follower {
-    /// Connects and asks; the stream ends when the chat has nothing to do, or never.
-    pub(super) async fn ask(server: SocketAddr, chat: Uuid, until: &str) -> Result<Self> {
+    async fn ask(server: SocketAddr, chat: Uuid, until: &str) -> Result<Self> {
         let asked = Instant::now();
         let mut conn = TcpStream::connect(server).await.context("failed to connect a follower")?;
         let request = format!(
@@ -44,12 +48,27 @@ impl Follower {
         Ok(Self { conn, asked, events: Events::default(), first_part: None, last_part: None })
     }
 
-    /// Waits until the snapshot has come.
-    pub(super) async fn greeted(&mut self) -> Result<()> {
-        while self.events.snapshots == 0 {
-            ensure!(0 < self.read().await?, "{}", self.events.refusal());
+    /// Asks until the snapshot comes: a server that is busy says when to come again.
+    ///
+    /// Returns how often it was told to.
+    pub(super) async fn greeted(
+        server: SocketAddr,
+        chat: Uuid,
+        until: &str,
+    ) -> Result<(Self, u64)> {
+        let mut follower = Self::ask(server, chat, until).await?;
+        let mut refusals = 0;
+        while follower.events.snapshots == 0 {
+            if 0 < follower.read().await? {
+                continue;
+            }
+            ensure!(follower.events.head.starts_with(BUSY), "{}", follower.events.refusal());
+            refusals += 1;
+            sleep(PAUSE).await;
+            let asked = follower.asked;
+            follower = Self { asked, ..Self::ask(server, chat, until).await? };
         }
-        Ok(())
+        Ok((follower, refusals))
     }
 
     /// Reads until the end of the stream.

@@ -41,6 +41,8 @@ struct Found {
     first_part_millis: Vec<f64>,
     parts: u64,
     resyncs: u64,
+    /// How often a follower was told to come again.
+    refusals: u64,
     seconds: f64,
 }
 
@@ -75,20 +77,23 @@ async fn follow(database: &TestDatabase, pace: Duration, through: Through) -> Re
         let gate = Arc::clone(&gate);
         followers.spawn(async move {
             let admitted = gate.acquire().await.context("the gate is closed: this is a bug")?;
-            let mut follower = Follower::ask(address, chat, "rest").await?;
-            follower.greeted().await?;
+            let greeted = timeout(PATIENCE, Follower::greeted(address, chat, "rest")).await;
+            let (follower, refusals) = greeted.context("a snapshot does not come")??;
             drop(admitted);
-            timeout(PATIENCE, follower.rest()).await.context("a stream does not end")?
+            let heard = timeout(PATIENCE, follower.rest()).await;
+            anyhow::Ok((heard.context("a stream does not end")??, refusals))
         });
     }
-    let mut all = Vec::new();
+    let (mut all, mut refusals) = (Vec::new(), 0);
     while let Some(heard) = followers.join_next().await {
-        all.push(heard.context("a follower panicked")??);
+        let (heard, refused) = heard.context("a follower panicked")??;
+        all.push(heard);
+        refusals += refused;
     }
     for member in [other, Some(owner)].into_iter().flatten() {
         member.stop().await?;
     }
-    Ok(Found::of(start, &all))
+    Ok(Found { refusals, ..Found::of(start, &all) })
 }
 
 async fn begun(database: &TestDatabase, chat: Uuid) -> Result<()> {
@@ -109,6 +114,7 @@ impl Found {
             first_part_millis: all.iter().filter_map(millis).collect(),
             parts: all.iter().map(|heard| heard.parts).sum(),
             resyncs: all.iter().map(|heard| heard.resyncs).sum(),
+            refusals: 0,
             seconds: (last - start).as_secs_f64(),
         }
     }
@@ -128,6 +134,7 @@ fn section(pace: Duration, found: &[Found]) -> Section {
         columns: vec!["on the owner".to_owned(), "through another replica".to_owned()],
         rows: vec![
             ("parts heard, of all in %", row(&|found| float(found.parts) / all * 100.0)),
+            ("told to come again", row(&|found| float(found.refusals))),
             ("resyncs", row(&|found| float(found.resyncs))),
             ("parts a second", row(&|found| float(found.parts) / found.seconds)),
             ("ms to the first part, p50", first(50)),

@@ -21,7 +21,7 @@ use crate::postgres;
 const STREAMS: usize = 10_000;
 
 /// Followers that connect at once.
-const CALLERS: usize = 100;
+const CALLERS: usize = 50;
 
 /// After so long, what a start took is given back.
 const CALM: Duration = Duration::from_secs(5);
@@ -96,9 +96,8 @@ async fn open(replica: &Replica, chats: &[Uuid]) -> Result<Vec<Follower>> {
         callers.spawn(async move {
             let mut streams = Vec::new();
             for chat in mine {
-                let mut stream = Follower::ask(address, chat, "closed").await?;
-                let greeted = timeout(PATIENCE, stream.greeted()).await;
-                greeted.context("a snapshot does not come")??;
+                let greeted = timeout(PATIENCE, Follower::greeted(address, chat, "closed")).await;
+                let (stream, _) = greeted.context("a snapshot does not come")??;
                 streams.push(stream);
             }
             anyhow::Ok(streams)
