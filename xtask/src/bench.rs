@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 use crate::{postgres, product, workspace};
 
 mod arm;
+#[cfg(feature = "product")]
+mod awaiting;
 mod busy;
 mod chart;
 #[cfg(feature = "product")]
@@ -25,7 +27,10 @@ mod claim;
 #[cfg(feature = "product")]
 mod heartbeat;
 mod idle;
+#[cfg(feature = "product")]
+mod lineage;
 mod machine;
+#[cfg(feature = "product")]
 mod messages;
 mod meter;
 mod notify;
@@ -34,7 +39,11 @@ mod original;
 mod quiet;
 mod replica;
 mod report;
+#[cfg(feature = "product")]
+mod stamping;
 mod stats;
+#[cfg(feature = "product")]
+mod stream;
 mod takeover;
 #[cfg(feature = "product")]
 mod usage;
@@ -62,7 +71,7 @@ pub(crate) struct Bench {
     markdown: bool,
 
     /// Rounds that count, after one to warm up [default: 5]; kills of `takeover` [default: 20];
-    /// samples of `wake` [default: 300].
+    /// samples of `wake` [default: 300] and of `await` [default: 200].
     #[arg(long)]
     rounds: Option<NonZeroUsize>,
 
@@ -73,7 +82,8 @@ pub(crate) struct Bench {
     #[arg(long = "part", value_enum, value_delimiter = ',')]
     parts: Vec<notify::Part>,
 
-    /// How many runs to work on, where a benchmark has runs; one report for each.
+    /// How many runs to work on, where a benchmark has runs, or messages a step; one report for
+    /// each.
     #[arg(long, value_delimiter = ',')]
     runs: Vec<NonZeroU64>,
 
@@ -87,16 +97,21 @@ const ROUNDS: NonZeroUsize = NonZeroUsize::new(5).expect("a default is not zero"
 const KILLS: NonZeroUsize = NonZeroUsize::new(20).expect("a default is not zero");
 #[cfg(feature = "product")]
 const SAMPLES: NonZeroUsize = NonZeroUsize::new(300).expect("a default is not zero");
+#[cfg(feature = "product")]
+const WAITS: NonZeroUsize = NonZeroUsize::new(200).expect("a default is not zero");
 
 /// The benchmarks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Name {
+    Await,
     Claim,
     Heartbeat,
+    Lineage,
     Messages,
     Takeover,
     Idle,
     Notify,
+    Stream,
     Wake,
     Quiet,
 }
@@ -106,7 +121,7 @@ enum Name {
 struct Ground<'a> {
     server: &'a postgres::Durable,
     database: &'a TestDatabase,
-    /// How many runs there are, where there are runs.
+    /// How many runs there are, or messages a step, where a benchmark has sizes.
     runs: u64,
 }
 
@@ -119,10 +134,13 @@ impl Name {
         match self {
             Self::Claim => "How close is a claim to what PostgreSQL can do?",
             Self::Heartbeat => "What does it cost to say that all runs of a worker are alive?",
-            Self::Messages => messages::QUESTION,
+            Self::Await => "How soon does a parent learn of its child's end on another replica?",
+            Self::Lineage => "What does it cost to ask whether a chat descends from another?",
+            Self::Messages => "What does storing many messages in one statement save?",
             Self::Takeover => takeover::QUESTION,
             Self::Idle => idle::QUESTION,
             Self::Notify => notify::QUESTION,
+            Self::Stream => "What does it cost to tell an answer to many as it comes?",
             Self::Wake => {
                 "How soon does a chat start on another replica than the one it is posted on?"
             }
@@ -132,7 +150,7 @@ impl Name {
 
     /// Says whether it runs the crates of the product.
     fn needs_product(self) -> bool {
-        matches!(self, Self::Claim | Self::Heartbeat | Self::Notify | Self::Wake)
+        !matches!(self, Self::Takeover | Self::Idle | Self::Quiet)
     }
 
     /// How many runs it works on unless told otherwise, one report for each.
@@ -140,22 +158,27 @@ impl Name {
         match self {
             Self::Heartbeat => &[1_000, 10_000, 100_000],
             Self::Claim => &[100_000],
+            Self::Messages => &[1, 10, 100, 256],
             _ => &[0],
         }
     }
 
     /// Builds what the benchmark needs.
+    #[cfg(feature = "product")]
     async fn prepare(self, ground: &Ground<'_>) -> Result<arm::Contest> {
         match self {
-            #[cfg(feature = "product")]
             Self::Claim => claim::prepare(ground).await,
-            #[cfg(feature = "product")]
             Self::Heartbeat => heartbeat::prepare(ground).await,
-            #[cfg(not(feature = "product"))]
-            Self::Claim | Self::Heartbeat => bail!("{self:?} needs the feature `product` of xtask"),
-            Self::Messages => messages::prepare(ground.database).await,
+            Self::Lineage => lineage::prepare(ground).await,
+            Self::Messages => messages::prepare(ground).await,
             _ => bail!("{self:?} has no arms of its own"),
         }
+    }
+
+    #[cfg(not(feature = "product"))]
+    #[expect(clippy::unused_async, reason = "its other form waits")]
+    async fn prepare(self, _: &Ground<'_>) -> Result<arm::Contest> {
+        bail!("{self:?} needs the feature `product` of xtask")
     }
 
     /// Measures what rounds cannot show, after them.
@@ -237,10 +260,12 @@ impl Bench {
                 let (text, json, violations) = (found.text(), found.json(), found.violations());
                 Output { text, json, svg: None, violations }
             }
-            Name::Claim | Name::Heartbeat | Name::Messages => {
+            Name::Claim | Name::Heartbeat | Name::Lineage | Name::Messages => {
                 return keep(self.contest(name, &ground).await?);
             }
-            Name::Notify | Name::Wake => return self.pubsub(name, &ground, keep).await,
+            Name::Await | Name::Notify | Name::Stream | Name::Wake => {
+                return self.product(name, &ground, logs, keep).await;
+            }
         };
         keep(found.headed(name, &database).await?)
     }
@@ -255,20 +280,40 @@ impl Bench {
         Output::of(&report)
     }
 
+    /// Runs a benchmark of the product that arranges its arms by itself.
     #[cfg(feature = "product")]
-    async fn pubsub(&self, name: Name, ground: &Ground<'_>, keep: &mut Keep<'_>) -> Result<()> {
-        if name == Name::Notify {
-            let rounds = self.rounds.unwrap_or(ROUNDS);
-            return notify::run(ground.database, &self.parts, rounds, keep).await;
+    async fn product(
+        &self,
+        name: Name,
+        ground: &Ground<'_>,
+        logs: PathBuf,
+        keep: &mut Keep<'_>,
+    ) -> Result<()> {
+        let (database, rounds) = (ground.database, self.rounds.unwrap_or(ROUNDS));
+        match name {
+            Name::Notify => notify::run(database, &self.parts, rounds, keep).await,
+            Name::Stream => stream::run(ground, rounds, logs, keep).await,
+            Name::Await => {
+                let waits = self.rounds.unwrap_or(WAITS);
+                keep(Output::of(&awaiting::run(name, database, waits).await?)?)
+            }
+            _ => {
+                let found = wake::run(database, self.rounds.unwrap_or(SAMPLES)).await?;
+                let (text, json, violations) = (found.text(), found.json(), found.violations());
+                keep(Output { text, json, svg: None, violations }.headed(name, database).await?)
+            }
         }
-        let found = wake::run(ground.database, self.rounds.unwrap_or(SAMPLES)).await?;
-        let (text, json, violations) = (found.text(), found.json(), found.violations());
-        keep(Output { text, json, svg: None, violations }.headed(name, ground.database).await?)
     }
 
     #[cfg(not(feature = "product"))]
     #[expect(clippy::unused_async, reason = "its other form waits")]
-    async fn pubsub(&self, name: Name, _: &Ground<'_>, _: &mut Keep<'_>) -> Result<()> {
+    async fn product(
+        &self,
+        name: Name,
+        _: &Ground<'_>,
+        _: PathBuf,
+        _: &mut Keep<'_>,
+    ) -> Result<()> {
         bail!("{name:?} needs the feature `product` of xtask")
     }
 

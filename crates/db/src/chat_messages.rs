@@ -213,7 +213,7 @@ pub async fn delete(
         r#"
             update chat_messages
             set deleted = true, version = $2
-            where chat_id = $1 and id >= coalesce($3, id) and not deleted
+            where chat_id = $1 and id >= coalesce($3::bigint, 0) and not deleted
         "#,
         chat.uuid(),
         version.0,

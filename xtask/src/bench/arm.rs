@@ -42,6 +42,8 @@ pub(super) struct Subject {
     pub(super) unit: &'static str,
     /// How many of them are worked on in a round.
     pub(super) count: u64,
+    /// What tells a report from others of its benchmark: a number, and what it is of.
+    pub(super) size: Option<(u64, &'static str)>,
 }
 
 /// Arms and what measures them.

@@ -57,7 +57,7 @@ pub(super) async fn prepare(ground: &Ground<'_>) -> Result<Contest> {
         Box::new(Former::new(database, ground.runs, FORMER_BATCH).await?),
         Box::new(Former::new(database, ground.runs, NonZeroU32::MIN).await?),
     ];
-    let subject = Subject { unit: "run", count: ground.runs };
+    let subject = Subject { unit: "run", count: ground.runs, size: None };
     Ok(Contest { subject, arms, meter: Meter::connect(database).await? })
 }
 

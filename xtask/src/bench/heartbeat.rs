@@ -46,7 +46,7 @@ pub(super) async fn prepare(ground: &Ground<'_>) -> Result<Contest> {
     for trouble in [Trouble::None, Trouble::Snapshot, Trouble::Lock] {
         arms.push(Box::new(Ours::new(database, roster(&believed), trouble).await?));
     }
-    let subject = Subject { unit: "run", count: ground.runs };
+    let subject = Subject { unit: "run", count: ground.runs, size: None };
     Ok(Contest { subject, arms, meter: Meter::connect(database).await? })
 }
 

@@ -1,129 +1,116 @@
-//! `messages`: one statement for many messages, against a commit each.
+//! `messages`: the messages of a step in one statement, against a statement each and `COPY`.
+//!
+//! All arms write to the product's own tables. Each message names a model, which ours and the
+//! original bring to the chat as well; the other arms leave the chat alone.
 
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
+use musterbeat_core::id::{ChatId, Version};
+use musterbeat_core::message::{Content, Model, NewMessage};
 use musterbeat_testkit::TestDatabase;
-use serde_json::{Value, json};
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
+use super::Ground;
 use super::arm::{Arm, Contest, Subject};
 use super::meter::{self, Counts, Meter};
+use ways::Way;
 
-pub(super) const QUESTION: &str = "What does storing many messages in one statement save?";
+mod ways;
 
+/// Messages of a round, rounded up to whole steps.
 const MESSAGES: u64 = 2_000;
 const CHATS: u128 = 20;
 
 /// Text whose content takes about 420 bytes as JSON.
 const TEXT_BYTES: usize = 390;
 
-/// Tables of the shape of `chats` and `chat_messages`, with their indexes.
+/// The chats of a round.
 /// Vacuum would work in some rounds and not in others.
 const TABLES: &str = "
-    create table bench_chats (
-        id uuid primary key,
-        model text not null default '',
-        updated_at timestamptz not null default now()
-    ) with (autovacuum_enabled = off);
-    create table bench_messages (
-        id bigint generated always as identity primary key,
-        chat_id uuid not null,
-        version bigint not null default 1,
-        role text not null,
-        content jsonb not null,
-        visibility text not null default 'both',
-        compressed boolean not null default false,
-        deleted boolean not null default false,
-        model text,
-        created_by uuid,
-        input_tokens bigint,
-        output_tokens bigint,
-        total_tokens bigint,
-        reasoning_tokens bigint,
-        cache_creation_tokens bigint,
-        cache_read_tokens bigint,
-        context_limit bigint,
-        created_at timestamptz not null default now()
-    ) with (autovacuum_enabled = off);
-    create index on bench_messages (chat_id, id);
-    create index on bench_messages (chat_id, version);
-    create index on bench_messages (chat_id, role, id desc);
-    create index on bench_messages (chat_id, id desc)
-        where compressed and not deleted and visibility = 'model';
-";
-
-const ONE: &str = "
-    insert into bench_messages (chat_id, role, content, model)
-    values ($1, 'assistant', $2, $3)
-";
-
-/// Stores the message and moves the chat's model and time with it.
-const ONE_AND_CHAT: &str = "
-    with moved as (
-        update bench_chats set model = $3, updated_at = now() where id = $1
-    )
-    insert into bench_messages (chat_id, role, content, model)
-    values ($1, 'assistant', $2, $3)
-";
-
-const MANY: &str = "
-    insert into bench_messages (chat_id, role, content, model)
-    select chat_id, 'assistant', content, $3
-    from unnest($1::uuid[], $2::jsonb[]) with ordinality as one (chat_id, content, place)
-    order by place
-";
-
-const MODEL: &str = "a-model";
+    alter table chats set (autovacuum_enabled = off);
+    alter table chat_messages set (autovacuum_enabled = off);
+    alter table runs set (autovacuum_enabled = off);";
 
 /// The arms, the baseline first.
-const WAYS: [(&str, Way); 3] = [
-    ("a commit a row", Way::Each(ONE)),
-    ("the original: row and chat, a commit a row", Way::Each(ONE_AND_CHAT)),
-    ("unnest, one statement", Way::AtOnce(MANY)),
+const WAYS: [(&str, Way); 5] = [
+    ("single: a statement and a commit each", Way::Each(ways::ONE)),
+    ("the original: message and chat, a commit each", Way::Each(ways::ONE_AND_CHAT)),
+    ("single, a transaction a step", Way::Together),
+    ("ours: append, unnest", Way::Append),
+    ("COPY", Way::Copy),
 ];
 
-/// How the rows are stored.
-#[derive(Clone, Copy, Debug)]
-enum Way {
-    Each(&'static str),
-    AtOnce(&'static str),
+/// What one owner says at once.
+struct Step {
+    chat: ChatId,
+    version: Version,
+    messages: Vec<NewMessage>,
 }
 
-/// The rows of a round: chats and contents.
-type Rows = Arc<(Vec<Uuid>, Vec<Value>)>;
-
-/// Builds the tables and one connection an arm.
-pub(super) async fn prepare(database: &TestDatabase) -> Result<Contest> {
+/// Builds the tables and one connection an arm; `ground.runs` is how many messages a step has.
+pub(super) async fn prepare(ground: &Ground<'_>) -> Result<Contest> {
+    let database = ground.database;
     let mut conn = database.connect().await?;
-    sqlx::raw_sql(TABLES).execute(&mut conn).await.context("failed to make the tables")?;
-    let rows = rows();
+    fill(&mut conn).await?;
+    let each = ground.runs;
+    let steps: Arc<[Step]> =
+        (0..MESSAGES.div_ceil(each)).map(|number| step(number, each)).collect::<Result<_>>()?;
     let mut arms: Vec<Box<dyn Arm>> = Vec::new();
     for (name, way) in WAYS {
-        let conn = database.connect().await?;
-        arms.push(Box::new(Messages { name, way, conn, rows: Arc::clone(&rows) }));
+        arms.push(Box::new(Messages::new(database, name, way, Arc::clone(&steps)).await?));
     }
-    let subject = Subject { unit: "message", count: MESSAGES };
+    let count = MESSAGES.next_multiple_of(each);
+    let subject = Subject { unit: "message", count, size: Some((each, "a step")) };
     Ok(Contest { subject, arms, meter: Meter::connect(database).await? })
 }
 
-fn rows() -> Rows {
-    let content = |number: u64| {
-        let mut text = format!("message {number} says ");
+fn step(number: u64, each: u64) -> Result<Step> {
+    let message = |place: u64| {
+        let mut text = format!("message {place} of step {number} says ");
         text.extend(std::iter::repeat_n('x', TEXT_BYTES - text.len()));
-        json!([{ "type": "text", "text": text }])
+        let model = Model::new("a-model".to_owned())?;
+        Ok(NewMessage::answer(Content::text(text)?, Some(model)))
     };
-    let chat = |number: u64| Uuid::from_u128(u128::from(number) % CHATS);
-    Arc::new(((0..MESSAGES).map(chat).collect(), (0..MESSAGES).map(content).collect()))
+    Ok(Step {
+        chat: ChatId::new(Uuid::from_u128(u128::from(number) % CHATS)),
+        version: Version(i64::try_from(number)? + 2),
+        messages: (0..each).map(message).collect::<Result<_>>()?,
+    })
+}
+
+async fn fill(conn: &mut PgConnection) -> Result<()> {
+    let failed = "failed to make the chats";
+    sqlx::raw_sql(TABLES).execute(&mut *conn).await.context(failed)?;
+    let runs = "
+        insert into runs (run_id, kind, status, owner_id, version)
+        select run_id, 'chat', 'waiting', run_id, 1 from unnest($1::uuid[]) as run_id";
+    sqlx::query(runs).bind(chats()).execute(conn).await.context(failed)?;
+    Ok(())
+}
+
+fn chats() -> Vec<Uuid> {
+    (0..CHATS).map(Uuid::from_u128).collect()
 }
 
 struct Messages {
     name: &'static str,
     way: Way,
     conn: PgConnection,
-    rows: Rows,
+    steps: Arc<[Step]>,
+}
+
+impl Messages {
+    async fn new(
+        database: &TestDatabase,
+        name: &'static str,
+        way: Way,
+        steps: Arc<[Step]>,
+    ) -> Result<Self> {
+        Ok(Self { name, way, conn: database.connect().await?, steps })
+    }
 }
 
 #[async_trait]
@@ -133,36 +120,23 @@ impl Arm for Messages {
     }
 
     async fn prepare(&mut self) -> Result<()> {
-        let chats: Vec<_> = (0..CHATS).map(Uuid::from_u128).collect();
-        sqlx::query("truncate bench_messages, bench_chats restart identity")
+        let failed = "failed to make the chats anew";
+        sqlx::query("truncate chats, chat_messages, chat_queued_messages restart identity")
             .execute(&mut self.conn)
             .await
-            .context("failed to empty the tables")?;
-        sqlx::query("insert into bench_chats (id) select * from unnest($1::uuid[])")
-            .bind(chats)
-            .execute(&mut self.conn)
-            .await
-            .context("failed to make the chats")?;
+            .context(failed)?;
+        let chats_anew = "
+            insert into chats (id, owner_id, title)
+            select id, id, 'What it is about' from unnest($1::uuid[]) as id";
+        sqlx::query(chats_anew).bind(chats()).execute(&mut self.conn).await.context(failed)?;
+        sqlx::query("vacuum analyze chats").execute(&mut self.conn).await.context(failed)?;
         Ok(())
     }
 
     async fn run(&mut self) -> Result<Counts> {
-        let (chats, contents) = &*self.rows;
-        let failed = "failed to store messages";
         let mut statements = 0;
-        match self.way {
-            Way::Each(statement) => {
-                for (chat, content) in chats.iter().zip(contents) {
-                    let one = sqlx::query(statement).bind(chat).bind(content).bind(MODEL);
-                    one.execute(&mut self.conn).await.context(failed)?;
-                    statements += 1;
-                }
-            }
-            Way::AtOnce(statement) => {
-                let all = sqlx::query(statement).bind(chats).bind(contents).bind(MODEL);
-                all.execute(&mut self.conn).await.context(failed)?;
-                statements += 1;
-            }
+        for step in &*self.steps {
+            statements += self.way.store(&mut self.conn, step).await?;
         }
         Ok(Counts(vec![("statements", statements)]))
     }
@@ -175,12 +149,30 @@ impl Arm for Messages {
         let query = "
             select
                 count(*),
-                md5(string_agg(concat_ws(',', id, chat_id, role, content, model), ';' order by id))
-            from bench_messages";
+                md5(string_agg(
+                    concat_ws(',', id, chat_id, version, role, content, visibility, model), ';'
+                    order by id
+                ))
+            from chat_messages";
         let failed = "failed to read the messages";
         let row = sqlx::query(query).fetch_one(&mut self.conn).await.context(failed)?;
         let count: i64 = row.try_get(0).context(failed)?;
-        ensure!(u64::try_from(count) == Ok(MESSAGES), "stored {count} messages of {MESSAGES}");
+        let expected: usize = self.steps.iter().map(|step| step.messages.len()).sum();
+        ensure!(usize::try_from(count) == Ok(expected), "stored {count} messages of {expected}");
         row.try_get(1).context(failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contents_have_the_size_that_is_told() {
+        let step = step(1_999, 256).unwrap();
+        for message in [&step.messages[0], &step.messages[255]] {
+            let bytes = serde_json::to_vec(&message.content).unwrap().len();
+            assert!((410..=430).contains(&bytes), "{bytes}");
+        }
     }
 }

@@ -85,10 +85,10 @@ impl Report {
     /// Returns the report for a reader: counts, then ratios, then times.
     pub(super) fn text(&self) -> String {
         let Self { name, question, subject, rounds, commit, machine, sections, .. } = self;
-        let Subject { unit, count } = subject;
+        let (Subject { unit, count, .. }, size) = (subject, self.size());
         let sections: String = sections.iter().map(Section::text).collect();
         format!(
-            "{name}: {question}\n{count} {unit}s a round, {rounds} rounds alternately after one \
+            "{name}: {question}\n{size}{count} {unit}s a round, {rounds} rounds alternately after one \
              to warm up; median (lowest to highest)\ncommit {commit}; {}\n{}{sections}",
             machine.text(),
             self.table(),
@@ -97,14 +97,24 @@ impl Report {
 
     /// Returns what the file of the chart is called: reports of several sizes have one each.
     pub(super) fn chart_name(&self) -> String {
-        let Subject { unit, count } = self.subject;
-        if unit == "run" { format!("{}-{count}", self.name) } else { self.name.clone() }
+        match self.subject {
+            Subject { unit: "run", count: number, .. }
+            | Subject { size: Some((number, _)), .. } => {
+                format!("{}-{number}", self.name)
+            }
+            _ => self.name.clone(),
+        }
     }
 
     /// Returns what stands above the chart.
     pub(super) fn caption(&self) -> String {
-        let Subject { unit, count } = self.subject;
-        format!("{}, {count} {unit}s: speed, baseline = 1", self.name)
+        let Subject { unit, count, .. } = self.subject;
+        format!("{}, {}{count} {unit}s: speed, baseline = 1", self.name, self.size())
+    }
+
+    fn size(&self) -> String {
+        let size = |(number, of)| format!("{number} {of}, ");
+        self.subject.size.map_or_else(String::new, size)
     }
 
     fn table(&self) -> Table {
@@ -152,6 +162,7 @@ impl Report {
             "machine": self.machine.json(),
             "unit": self.subject.unit,
             "count": self.subject.count,
+            "size": self.subject.size.map(|(number, _)| number),
             "rounds": self.rounds,
             "arms": self.arms.iter().map(|arm| arm.json(self.rate(arm))).collect::<Vec<_>>(),
             "sections": self.sections.iter().map(Section::json).collect::<Vec<_>>(),
@@ -291,7 +302,7 @@ pub(super) mod tests {
         Report {
             name: "messages".into(),
             question: "Which?",
-            subject: Subject { unit: "message", count: 10 },
+            subject: Subject { unit: "message", count: 10, size: None },
             rounds: NonZeroUsize::MIN,
             arms: compare(vec![record("slow", &[8], &[4]), record("fast", &[2], &[1])]),
             sections: vec![Section {

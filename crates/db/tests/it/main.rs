@@ -12,6 +12,7 @@ mod feed;
 mod matrix;
 mod messages;
 mod migrations;
+mod plans;
 mod queue;
 mod recovery;
 mod runs;

@@ -143,7 +143,11 @@ async fn prepare(database: &TestDatabase, disk: Disk) -> Result<Contest> {
         let (transport, time) = (None, Duration::ZERO);
         arms.push(Box::new(Writing { name, way, url, ids, writers, transport, conn, time }));
     }
-    Ok(Contest { subject: Subject { unit: "row", count: disk.rows() as u64 }, arms, meter })
+    Ok(Contest {
+        subject: Subject { unit: "row", count: disk.rows() as u64, size: None },
+        arms,
+        meter,
+    })
 }
 
 /// An arm: all writers tell in one way.

@@ -90,7 +90,7 @@ async fn prepare(database: &TestDatabase, listeners: usize) -> Result<Contest> {
         let (heard, time) = (Vec::new(), Duration::ZERO);
         arms.push(Box::new(Telling { name, teller, ids, audience, heard, time }));
     }
-    let subject = Subject { unit: "change", count: CHANGES as u64 };
+    let subject = Subject { unit: "change", count: CHANGES as u64, size: None };
     Ok(Contest { subject, arms, meter })
 }
 

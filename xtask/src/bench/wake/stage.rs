@@ -1,6 +1,6 @@
 //! Two replicas: A is full for ever, B takes what is posted on A.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -10,8 +10,8 @@ use musterbeat_core::id::{ChatId, OwnerId, RunId, WorkerId};
 use musterbeat_core::lease::LeaseTimes;
 use musterbeat_core::message::{Content, Turn};
 use musterbeat_core::port::{
-    ChatContext, ChatRunner, ChatTurn, Lease, Publish, PublishError, Reach, RunContext, Runner,
-    Topic, TurnEnd, Watch as _,
+    ChatContext, ChatRunner, ChatTurn, Lease, Publish, Reach, RunContext, Runner, Topic, TurnEnd,
+    Watch as _,
 };
 use musterbeat_core::run::{Outcome, Run, RunKind};
 use musterbeat_db::{PgBeats, PgStore, PoolLimits};
@@ -29,6 +29,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use super::super::stamping::Stamping;
 use super::super::wait::until;
 use super::PATIENCE;
 
@@ -72,7 +73,7 @@ impl Stage {
     pub(super) async fn set(database: &TestDatabase) -> Result<Self> {
         let mut conn = database.connect().await?;
         let a = Replica::start(database, "a", 1, Endless).await?;
-        let posted = Arc::new(Stamping { inner: a.transport.clone(), at: Mutex::default() });
+        let posted = Arc::new(Stamping::new(a.transport.clone()));
         let chats = Chats::new(ChatPorts {
             store: Arc::new(a.store.clone()),
             publish: posted.clone(),
@@ -239,36 +240,6 @@ impl Runner for Noting<ChatRuns> {
 
     fn changed(&self, run: RunId, owner: OwnerId) {
         self.inner.changed(run, owner);
-    }
-}
-
-/// Notes when something is published first.
-struct Stamping {
-    inner: PgTransport,
-    at: Mutex<Option<Instant>>,
-}
-
-impl Stamping {
-    fn clear(&self) {
-        *self.at.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    fn at(&self) -> Option<Instant> {
-        *self.at.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[async_trait]
-impl Publish for Stamping {
-    fn publish(&self, topic: Topic, id: Uuid) {
-        let mut at = self.at.lock().unwrap_or_else(PoisonError::into_inner);
-        at.get_or_insert_with(Instant::now);
-        drop(at);
-        self.inner.publish(topic, id);
-    }
-
-    async fn flush(&self) -> Result<(), PublishError> {
-        self.inner.flush().await
     }
 }
 
