@@ -239,7 +239,7 @@ impl Large {
             set(&mut tx, mode).await;
             let before = Read::of(&mut tx).await;
             work(&mut tx).await;
-            let read = Read::of(&mut tx).await.since(before);
+            let read = Read::of(&mut tx).await.since(&before);
             tx.rollback().await.unwrap();
             println!("{what}, {mode}: {read:?}");
             assert_eq!(read.scans, 0, "{what}, {mode}: {read:?}");
@@ -259,7 +259,7 @@ impl Read {
         Self { fetched, scans }
     }
 
-    fn since(self, before: Self) -> Self {
+    fn since(&self, before: &Self) -> Self {
         Self { fetched: self.fetched - before.fetched, scans: self.scans - before.scans }
     }
 }
