@@ -2,7 +2,7 @@
 //!
 //! A call is a part of an assistant's message, its answer a part of a later one of a tool.
 //! No user's message ever follows an open call: models refuse such a history. Whatever puts one
-//! there, or lets a chat rest, first answers what is open with [`interrupted`].
+//! there, or lets a chat rest, first answers what is open with [`INTERRUPTED`].
 
 use crate::chat::Refused;
 use crate::message::{Content, Model, NewMessage, Part, Role, Usage, Visibility};

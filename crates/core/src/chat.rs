@@ -3,7 +3,7 @@
 //! [`decide`] is the whole state machine. Storage locks the run's row, reads the [`Facts`],
 //! carries out the [`Effects`] and commits. Beside it only what moves runs of every kind moves a
 //! chat's status: a claim, a release, a requeue, and the end of a run whose runner failed; the
-//! [`table`](crate::chat::table) has them, too.
+//! [`table`] has them, too.
 //!
 //! Two states never exist: waiting with something queued, and archived with work going on.
 
