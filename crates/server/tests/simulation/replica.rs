@@ -1,6 +1,7 @@
 //! A replica in a process of its own, which is this test's binary, started again.
 
 use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,8 +62,12 @@ async fn serve(url: String) -> anyhow::Result<()> {
 
 fn settings(url: String) -> Settings {
     let many = const { std::num::NonZeroU32::new(1_000_000).unwrap() };
+    let address = free_address();
     Settings {
-        listen: ([127, 0, 0, 1], 0).into(),
+        listen: address,
+        // Followers elsewhere get the parts by a relay.
+        advertise_url: Some(format!("http://{address}")),
+        cluster_secret: Some("a secret of the simulation".into()),
         database_url: Some(url.into()),
         dev: true,
         beat_interval: Duration::from_secs(1),
@@ -77,6 +82,11 @@ fn settings(url: String) -> Settings {
         rate_burst: many,
         ..Settings::default()
     }
+}
+
+/// Returns an address to listen on, which must be known before it is advertised.
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// A server that listens; killed when dropped.
