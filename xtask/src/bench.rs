@@ -42,6 +42,8 @@ mod report;
 #[cfg(feature = "product")]
 mod stamping;
 mod stats;
+#[cfg(feature = "product")]
+mod stream;
 mod takeover;
 #[cfg(feature = "product")]
 mod usage;
@@ -109,6 +111,7 @@ enum Name {
     Takeover,
     Idle,
     Notify,
+    Stream,
     Wake,
     Quiet,
 }
@@ -137,6 +140,7 @@ impl Name {
             Self::Takeover => takeover::QUESTION,
             Self::Idle => idle::QUESTION,
             Self::Notify => notify::QUESTION,
+            Self::Stream => "What does it cost to tell an answer to many as it comes?",
             Self::Wake => {
                 "How soon does a chat start on another replica than the one it is posted on?"
             }
@@ -160,18 +164,21 @@ impl Name {
     }
 
     /// Builds what the benchmark needs.
+    #[cfg(feature = "product")]
     async fn prepare(self, ground: &Ground<'_>) -> Result<arm::Contest> {
         match self {
-            #[cfg(feature = "product")]
             Self::Claim => claim::prepare(ground).await,
-            #[cfg(feature = "product")]
             Self::Heartbeat => heartbeat::prepare(ground).await,
-            #[cfg(feature = "product")]
             Self::Lineage => lineage::prepare(ground).await,
-            #[cfg(feature = "product")]
             Self::Messages => messages::prepare(ground).await,
             _ => bail!("{self:?} has no arms of its own"),
         }
+    }
+
+    #[cfg(not(feature = "product"))]
+    #[expect(clippy::unused_async, reason = "its other form waits")]
+    async fn prepare(self, _: &Ground<'_>) -> Result<arm::Contest> {
+        bail!("{self:?} needs the feature `product` of xtask")
     }
 
     /// Measures what rounds cannot show, after them.
@@ -256,8 +263,8 @@ impl Bench {
             Name::Claim | Name::Heartbeat | Name::Lineage | Name::Messages => {
                 return keep(self.contest(name, &ground).await?);
             }
-            Name::Await | Name::Notify | Name::Wake => {
-                return self.pubsub(name, &ground, keep).await;
+            Name::Await | Name::Notify | Name::Stream | Name::Wake => {
+                return self.product(name, &ground, logs, keep).await;
             }
         };
         keep(found.headed(name, &database).await?)
@@ -273,24 +280,40 @@ impl Bench {
         Output::of(&report)
     }
 
+    /// Runs a benchmark of the product that arranges its arms by itself.
     #[cfg(feature = "product")]
-    async fn pubsub(&self, name: Name, ground: &Ground<'_>, keep: &mut Keep<'_>) -> Result<()> {
-        if name == Name::Notify {
-            let rounds = self.rounds.unwrap_or(ROUNDS);
-            return notify::run(ground.database, &self.parts, rounds, keep).await;
+    async fn product(
+        &self,
+        name: Name,
+        ground: &Ground<'_>,
+        logs: PathBuf,
+        keep: &mut Keep<'_>,
+    ) -> Result<()> {
+        let (database, rounds) = (ground.database, self.rounds.unwrap_or(ROUNDS));
+        match name {
+            Name::Notify => notify::run(database, &self.parts, rounds, keep).await,
+            Name::Stream => stream::run(ground, rounds, logs, keep).await,
+            Name::Await => {
+                let waits = self.rounds.unwrap_or(WAITS);
+                keep(Output::of(&awaiting::run(name, database, waits).await?)?)
+            }
+            _ => {
+                let found = wake::run(database, self.rounds.unwrap_or(SAMPLES)).await?;
+                let (text, json, violations) = (found.text(), found.json(), found.violations());
+                keep(Output { text, json, svg: None, violations }.headed(name, database).await?)
+            }
         }
-        if name == Name::Await {
-            let samples = self.rounds.unwrap_or(WAITS);
-            return keep(Output::of(&awaiting::run(name, ground.database, samples).await?)?);
-        }
-        let found = wake::run(ground.database, self.rounds.unwrap_or(SAMPLES)).await?;
-        let (text, json, violations) = (found.text(), found.json(), found.violations());
-        keep(Output { text, json, svg: None, violations }.headed(name, ground.database).await?)
     }
 
     #[cfg(not(feature = "product"))]
     #[expect(clippy::unused_async, reason = "its other form waits")]
-    async fn pubsub(&self, name: Name, _: &Ground<'_>, _: &mut Keep<'_>) -> Result<()> {
+    async fn product(
+        &self,
+        name: Name,
+        _: &Ground<'_>,
+        _: PathBuf,
+        _: &mut Keep<'_>,
+    ) -> Result<()> {
         bail!("{name:?} needs the feature `product` of xtask")
     }
 

@@ -88,7 +88,8 @@ async fn measure(replica: &Replica, chats: u32) -> Result<Cost> {
     Ok(Cost { chats, memory_mib, cpu_percent: cpu / seconds * 100.0, seconds, beats })
 }
 
-fn memory_mib(replica: &Replica) -> Result<f64> {
+/// Returns the resident memory of a replica's process.
+pub(super) fn memory_mib(replica: &Replica) -> Result<f64> {
     let status = process_file(replica, "status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());

@@ -50,12 +50,7 @@ impl Site {
         let binary = build().await?;
         std::fs::create_dir_all(&logs)
             .with_context(|| format!("failed to make {}: choose another --out", logs.display()))?;
-        // The crate that downloads PostgreSQL asks for rustls without a provider, and features
-        // unite; replicas are spoken to in the clear.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().no_proxy().timeout(REQUEST_TIMEOUT).build();
-        let http = http.context("failed to make a client for HTTP")?;
-        Ok(Self { binary, database_url: database_url.to_owned(), logs, http })
+        Ok(Self { binary, database_url: database_url.to_owned(), logs, http: client()? })
     }
 
     /// Starts a replica with `settings`, each the name and value of a variable, and waits
@@ -86,6 +81,14 @@ impl Site {
                 .with_context(|| replica.last_words())?;
         Ok(replica)
     }
+}
+
+/// Makes a client that speaks to replicas in the clear.
+pub(super) fn client() -> Result<reqwest::Client> {
+    // The crate that downloads PostgreSQL asks for rustls without a provider, and features unite.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let http = reqwest::Client::builder().no_proxy().timeout(REQUEST_TIMEOUT).build();
+    http.context("failed to make a client for HTTP")
 }
 
 /// Builds the server without debug assertions, and returns its path.
@@ -133,9 +136,15 @@ impl Replica {
         Ok(())
     }
 
+    /// Returns where it listens.
+    #[cfg(feature = "product")]
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Returns what asks this replica to create chats.
     pub(super) fn asker(&self) -> Asker {
-        Asker { http: self.http.clone(), url: format!("{}/api/v1/chats", self.url) }
+        Asker::new(self.http.clone(), &self.url)
     }
 
     /// Reads the replica's metrics.
@@ -182,6 +191,11 @@ pub(super) struct Asker {
 }
 
 impl Asker {
+    /// Asks the server at `url`.
+    pub(super) fn new(http: reqwest::Client, url: &str) -> Self {
+        Self { http, url: format!("{url}/api/v1/chats") }
+    }
+
     /// Creates a chat that begins with `question`; returns its id once the server has answered.
     pub(super) async fn ask(&self, question: &str) -> Result<Uuid> {
         let failed = "failed to create a chat";

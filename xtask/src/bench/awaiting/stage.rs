@@ -8,7 +8,7 @@ use musterbeat_core::chat::{Event, NewChat, Report, Title};
 use musterbeat_core::id::{ChatId, OwnerId, WorkerId};
 use musterbeat_core::message::{Content, NewMessage, Turn};
 use musterbeat_core::port::{
-    By, ChatStore as _, Lease, LeaseStore as _, Publish, Reach, RunStore as _, Topic,
+    By, ChatStore as _, Lease, LeaseStore as _, Reach, RunStore as _, Watch as _,
 };
 use musterbeat_core::run::{Run, RunKind};
 use musterbeat_db::{PgStore, PoolLimits};
@@ -141,11 +141,8 @@ impl Replica {
             publish: posted.clone(),
             watch: Arc::new(transport.clone()),
         });
-        until("notices arrive", PATIENCE, async || {
-            posted.publish(Topic::Chat, Uuid::nil());
-            Ok(transport.is_confirmed().then_some(()))
-        })
-        .await?;
+        until("notices arrive", PATIENCE, async || Ok(transport.is_confirmed().then_some(())))
+            .await?;
         Ok((Self { store, transport, chats }, posted))
     }
 

@@ -18,7 +18,7 @@ use musterbeat_db::{PgBeats, PgStore, PoolLimits};
 use musterbeat_engine::chat::{ChatPorts, ChatRuns, Chats};
 use musterbeat_engine::clock::SystemClock;
 use musterbeat_engine::echo::Echo;
-use musterbeat_engine::parts::{PartLimits, PartStreams};
+use musterbeat_engine::parts::PartStreams;
 use musterbeat_engine::shutdown::Shutdown;
 use musterbeat_engine::worker::{Ports, Serving, Worker, WorkerOptions};
 use musterbeat_pubsub::{PgTransport, PgTransportOptions};
@@ -163,7 +163,7 @@ impl Replica {
         });
         let serving = Serving { runner: runner.over(chats), capacity: capacity as usize };
         let shutdown = Shutdown::default();
-        let parts = PartStreams::new(PartLimits::default());
+        let parts = PartStreams::default();
         let worker = Worker::new(ports, vec![serving], parts, options, shutdown.clone());
         let work = tokio::spawn(worker.run());
         let watched = transport.clone();
