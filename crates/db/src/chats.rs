@@ -43,7 +43,7 @@ struct ChatRow {
 
 /// Selects chats with their runs; the rest of the statement follows.
 macro_rules! select_chats {
-    ($rest:literal $(, $argument:expr)* $(,)?) => {
+    ($from:literal $(+ $rest:literal)* $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
             $crate::chats::ChatRow,
             r#"
@@ -52,7 +52,7 @@ macro_rules! select_chats {
                        version, created_at, updated_at
                 from chats
                 join runs on runs.run_id = chats.id
-            "# + $rest
+            "# + $from $(+ $rest)*
             $(, $argument)*
         )
     };

@@ -34,6 +34,31 @@ pub struct Claimed {
     pub waited: Duration,
 }
 
+/// A run's row, as a claim returns it.
+struct ClaimedRow {
+    run_id: Uuid,
+    owner_id: Uuid,
+    fence: i64,
+    step: i64,
+    stop: bool,
+    attempts: i32,
+    waited: f64,
+}
+
+impl ClaimedRow {
+    fn claimed_by(self, worker: WorkerId, kind: &RunKind) -> Claimed {
+        let run = Run {
+            id: RunId::new(self.run_id),
+            kind: kind.clone(),
+            owner: OwnerId::new(self.owner_id),
+            token: Token { worker, fence: Fence(self.fence), step: Step(self.step) },
+            stop: self.stop,
+            attempts: self.attempts.cast_unsigned(),
+        };
+        Claimed { run, waited: Duration::from_secs_f64(self.waited.max(0.0)) }
+    }
+}
+
 /// A run's row, read under its lock.
 #[derive(Clone, Debug)]
 pub struct Locked {
@@ -47,6 +72,34 @@ pub struct Locked {
     pub ownership: Ownership,
     /// How often it changed.
     pub version: Version,
+}
+
+/// A run's row, as the statements return it that lock it.
+struct LockedRow {
+    run_id: Uuid,
+    owner_id: Uuid,
+    status: StatusColumn,
+    stop: bool,
+    worker_id: Option<Uuid>,
+    fence: i64,
+    step: i64,
+    version: i64,
+}
+
+impl From<LockedRow> for Locked {
+    fn from(row: LockedRow) -> Self {
+        Self {
+            owner: OwnerId::new(row.owner_id),
+            status: row.status.into(),
+            stop: row.stop,
+            ownership: Ownership {
+                worker: row.worker_id.map(WorkerId::new),
+                fence: Fence(row.fence),
+                step: Step(row.step),
+            },
+            version: Version(row.version),
+        }
+    }
 }
 
 /// What a transition writes to its run.
@@ -78,7 +131,8 @@ pub async fn claim(
     limit: u32,
     now: Option<Timestamp>,
 ) -> sqlx::Result<Vec<Claimed>> {
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        ClaimedRow,
         r#"
             with head as (
                 select attempts >= $5 as is_suspect
@@ -122,18 +176,7 @@ pub async fn claim(
     )
     .fetch_all(conn)
     .await?;
-    let claimed = rows.into_iter().map(|row| Claimed {
-        run: Run {
-            id: RunId::new(row.run_id),
-            kind: kind.clone(),
-            owner: OwnerId::new(row.owner_id),
-            token: Token { worker, fence: Fence(row.fence), step: Step(row.step) },
-            stop: row.stop,
-            attempts: row.attempts.cast_unsigned(),
-        },
-        waited: Duration::from_secs_f64(row.waited.max(0.0)),
-    });
-    Ok(claimed.collect())
+    Ok(rows.into_iter().map(|row| row.claimed_by(worker, kind)).collect())
 }
 
 /// Locks a run within `reach`; `None` when it is not there or out of reach.
@@ -143,9 +186,11 @@ pub async fn lock(
     kind: &RunKind,
     reach: Reach,
 ) -> sqlx::Result<Option<Locked>> {
-    let row = sqlx::query!(
+    let row = sqlx::query_as!(
+        LockedRow,
         r#"
-            select owner_id, status as "status: StatusColumn", stop, worker_id, fence, step, version
+            select run_id, owner_id, status as "status: StatusColumn", stop, worker_id, fence, step,
+                   version
             from runs
             where run_id = $1
               and kind = $2
@@ -158,17 +203,7 @@ pub async fn lock(
     )
     .fetch_optional(conn)
     .await?;
-    Ok(row.map(|row| Locked {
-        owner: OwnerId::new(row.owner_id),
-        status: row.status.into(),
-        stop: row.stop,
-        ownership: Ownership {
-            worker: row.worker_id.map(WorkerId::new),
-            fence: Fence(row.fence),
-            step: Step(row.step),
-        },
-        version: Version(row.version),
-    }))
+    Ok(row.map(Locked::from))
 }
 
 /// Writes a transition of a run whose row is locked; returns its new version.
@@ -231,7 +266,8 @@ pub async fn lock_all(
     kind: &RunKind,
 ) -> sqlx::Result<Vec<(RunId, Locked)>> {
     let ids: Vec<Uuid> = runs.iter().map(|run| run.uuid()).collect();
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        LockedRow,
         r#"
             select run_id, owner_id, status as "status: StatusColumn", stop, worker_id, fence, step,
                    version
@@ -246,21 +282,7 @@ pub async fn lock_all(
     )
     .fetch_all(conn)
     .await?;
-    let locked = rows.into_iter().map(|row| {
-        let locked = Locked {
-            owner: OwnerId::new(row.owner_id),
-            status: row.status.into(),
-            stop: row.stop,
-            ownership: Ownership {
-                worker: row.worker_id.map(WorkerId::new),
-                fence: Fence(row.fence),
-                step: Step(row.step),
-            },
-            version: Version(row.version),
-        };
-        (RunId::new(row.run_id), locked)
-    });
-    Ok(locked.collect())
+    Ok(rows.into_iter().map(|row| (RunId::new(row.run_id), row.into())).collect())
 }
 
 /// Writes transitions of runs whose rows are locked, in one statement; nobody owns them afterwards,

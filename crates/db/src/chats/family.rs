@@ -9,7 +9,7 @@ use musterbeat_core::timestamp::Timestamp;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{ChatRow, select_chats, stored_model};
+use super::{select_chats, stored_model};
 use crate::row::StatusColumn;
 use crate::runs::owner_of;
 
@@ -100,11 +100,10 @@ pub async fn family(conn: &mut PgConnection, filter: &FamilyFilter) -> sqlx::Res
     let (after, after_id) = filter.after.map(|after| (after.at.time(), after.chat.uuid())).unzip();
     let (of, owner, limit) =
         (filter.of.uuid(), owner_of(filter.reach), i64::from(filter.limit.rows()));
-    let rows: Vec<ChatRow> = match filter.kin {
-        Kin::Children => {
-            let query = select_chats!(
-                r#"
-                    where parent_id = $1
+    macro_rules! related_by {
+        ($column:literal) => {
+            select_chats!(
+                "where " + $column + r#" = $1
                       and ($2::uuid is null or chats.owner_id = $2)
                       and ($3::timestamptz is null or (created_at, chats.id) > ($3, $4::uuid))
                     order by created_at, chats.id
@@ -115,26 +114,14 @@ pub async fn family(conn: &mut PgConnection, filter: &FamilyFilter) -> sqlx::Res
                 after,
                 after_id,
                 limit,
-            );
-            query.fetch_all(conn).await?
-        }
-        Kin::Descendants => {
-            let query = select_chats!(
-                r#"
-                    where root_id = $1
-                      and ($2::uuid is null or chats.owner_id = $2)
-                      and ($3::timestamptz is null or (created_at, chats.id) > ($3, $4::uuid))
-                    order by created_at, chats.id
-                    limit $5
-                "#,
-                of,
-                owner,
-                after,
-                after_id,
-                limit,
-            );
-            query.fetch_all(conn).await?
-        }
+            )
+            .fetch_all(conn)
+            .await?
+        };
+    }
+    let rows = match filter.kin {
+        Kin::Children => related_by!("parent_id"),
+        Kin::Descendants => related_by!("root_id"),
     };
     Ok(rows.into_iter().map(Chat::from).collect())
 }

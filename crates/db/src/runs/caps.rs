@@ -4,13 +4,12 @@
 //! the next has taken into account. A claim without caps is one statement and needs no lock.
 
 use std::num::NonZeroU32;
-use std::time::Duration;
 
-use musterbeat_core::id::{Fence, OwnerId, RunId, Step, WorkerId};
-use musterbeat_core::run::{Run, RunKind, SUSPECT_ATTEMPTS, Token};
+use musterbeat_core::id::WorkerId;
+use musterbeat_core::run::{RunKind, SUSPECT_ATTEMPTS};
 use sqlx::{Connection, PgConnection};
 
-use super::Claimed;
+use super::{Claimed, ClaimedRow};
 
 /// How many runs of a kind may be at work at once; none means any number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,8 +43,9 @@ const LOCK: i64 = 0x6d75_7374_6361_7073;
 /// the room that owner has. Who only finishes an interrupt takes no room. A suspect is allowed when
 /// nothing else is, and alone.
 macro_rules! with_allowed {
-    ($query:ident, $rest:literal $(, $argument:expr)* $(,)?) => {
+    ($query:ident, $($row:ident,)? $rest:literal $(, $argument:expr)* $(,)?) => {
         sqlx::$query!(
+            $($row,)?
             r#"
                 with recursive waiting as (
                     (
@@ -121,7 +121,8 @@ pub async fn claim_within(
     let mut tx = conn.begin().await?;
     sqlx::query!("select pg_advisory_xact_lock($1)", LOCK).execute(&mut *tx).await?;
     let rows = with_allowed!(
-        query,
+        query_as,
+        ClaimedRow,
         r#"
             update runs
             set status = case when stop then 'interrupting'::run_status else 'running' end,
@@ -154,18 +155,7 @@ pub async fn claim_within(
     .fetch_all(&mut *tx)
     .await?;
     tx.commit().await?;
-    let claimed = rows.into_iter().map(|row| Claimed {
-        run: Run {
-            id: RunId::new(row.run_id),
-            kind: kind.clone(),
-            owner: OwnerId::new(row.owner_id),
-            token: Token { worker, fence: Fence(row.fence), step: Step(row.step) },
-            stop: row.stop,
-            attempts: row.attempts.cast_unsigned(),
-        },
-        waited: Duration::from_secs_f64(row.waited.max(0.0)),
-    });
-    Ok(claimed.collect())
+    Ok(rows.into_iter().map(|row| row.claimed_by(worker, kind)).collect())
 }
 
 /// Says whether a claim would find something that the caps leave room for.

@@ -127,9 +127,6 @@ pub(super) async fn archive(
         Held::Mine(locked) => locked,
         Held::Repeated(locked) => return Ok(unchanged(root, &locked)),
     };
-    let facts = chats::facts(&mut tx, &[root], None, None).await.map_err(failed(APPLY))?;
-    let facts = facts.first().ok_or(ApplyError::NotFound)?;
-    decide(&known(&locked, facts), event.clone(), QUEUE_MAX)?;
     let members = chats::members(&mut tx, root).await.map_err(failed(APPLY))?;
     let runs: Vec<RunId> = members.iter().copied().map(RunId::from).collect();
     let held = runs::lock_all(&mut tx, &runs, &RunKind::CHAT).await.map_err(failed(APPLY))?;
@@ -137,7 +134,8 @@ pub(super) async fn archive(
     let mut decided = Vec::new();
     for facts in chats::facts(&mut tx, &members, None, None).await.map_err(failed(APPLY))? {
         let Some(locked) = held.get(&facts.chat.into()) else { continue };
-        if let Some(effects) = decide_member(&known(locked, &facts), event.clone(), QUEUE_MAX)? {
+        let decide = if facts.chat == root { decide } else { decide_member };
+        if let Some(effects) = decide(&known(locked, &facts), event.clone(), QUEUE_MAX)? {
             decided.push(Member { chat: facts.chat, locked, effects });
         }
     }
