@@ -36,6 +36,11 @@ impl RunStatus {
         matches!(self, Self::Running | Self::Interrupting)
     }
 
+    /// Says whether there is nothing to do until somebody asks.
+    pub const fn is_at_rest(self) -> bool {
+        matches!(self, Self::Waiting | Self::Error)
+    }
+
     /// Returns the word that storage and the wire use.
     pub const fn as_str(self) -> &'static str {
         match self {

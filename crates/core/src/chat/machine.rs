@@ -327,7 +327,7 @@ fn archive(facts: &Facts) -> Option<Effects> {
         return None;
     }
     let stopped = match facts.status {
-        RunStatus::Waiting | RunStatus::Error => facts.kept(vec![]),
+        status if status.is_at_rest() => facts.kept(vec![]),
         _ if facts.queued == 0 => Effects { fences: true, ..rest(vec![]) },
         _ => Effects { fences: true, ..failed(STOPPED_BY_ARCHIVING) },
     };
@@ -460,7 +460,7 @@ fn close_calls(facts: &Facts, effects: Effects) -> Result<Effects, Refused> {
             other => writes.push(other),
         }
     }
-    if matches!(effects.status, RunStatus::Waiting | RunStatus::Error) {
+    if effects.status.is_at_rest() {
         writes.append(call::interrupted(&mut open));
     }
     Ok(Effects { writes: writes.finished(), ..effects })

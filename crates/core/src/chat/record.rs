@@ -146,7 +146,7 @@ pub struct Report {
 impl Report {
     /// Says whether the chat has nothing to do until somebody asks.
     pub const fn is_at_rest(&self) -> bool {
-        matches!(self.status, RunStatus::Waiting | RunStatus::Error)
+        self.status.is_at_rest()
     }
 }
 
