@@ -165,11 +165,19 @@ impl<K: Ord + Clone, V: Entry> Batch<K, V> {
     ///
     /// A former write without an answer counts as written.
     pub fn take(&mut self, now: Moment) -> BTreeMap<K, V> {
-        let taken = mem::take(&mut self.waiting);
+        let bytes = self.waiting_bytes;
+        let taken = self.drain(now);
         self.in_flight = taken.keys().cloned().collect();
-        self.in_flight_bytes = mem::take(&mut self.waiting_bytes);
-        (self.waiting_only, self.flushed) = (0, now);
+        self.in_flight_bytes = bytes;
         taken
+    }
+
+    /// Takes everything that waits as [`take`](Self::take) does, for one who never puts it back.
+    pub fn drain(&mut self, now: Moment) -> BTreeMap<K, V> {
+        let drained = mem::take(&mut self.waiting);
+        (self.waiting_bytes, self.flushed) = (0, now);
+        self.written();
+        drained
     }
 
     /// Notes that what was taken is written.

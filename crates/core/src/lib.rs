@@ -39,5 +39,6 @@ pub mod backoff;
 pub mod batch;
 pub mod finding;
 pub mod metric;
+pub mod mix;
 
 pub mod port;

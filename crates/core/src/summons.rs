@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::id::{RunId, WorkerId};
 use crate::lease::Moment;
+use crate::mix::mix;
 
 /// How many workers look for a run at once: one of them may be dead without any loss of time.
 pub const WAVE_FIRST: usize = 2;
@@ -96,17 +97,11 @@ impl Summons {
     }
 }
 
-/// Mixes an id into `state`, by the finaliser of `SplitMix64` over its halves, the higher first.
-///
-/// Every replica computes the same, whatever its release and its machine.
+/// Mixes an id into `state`, half by half, the higher first; every replica computes the same.
 fn mixed(state: u64, id: Uuid) -> u64 {
     let (high, low) = id.as_u64_pair();
-    [high, low].into_iter().fold(state, |state, word| {
-        let mut mixed = (state ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    })
+    let step = |state: u64, word: u64| mix((state ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15));
+    [high, low].into_iter().fold(state, step)
 }
 
 #[cfg(test)]

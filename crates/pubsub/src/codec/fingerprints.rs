@@ -1,5 +1,6 @@
 //! Fingerprints: about three bytes stand for an id, and seldom for another one, too.
 
+use musterbeat_core::mix::mix;
 use uuid::Uuid;
 
 use super::bits::{self, BitReader, BitWriter};
@@ -133,11 +134,4 @@ impl Hash {
         let scaled = (u128::from(hash) * u128::from(self.range)) >> 64;
         u64::try_from(scaled).expect("it is below the range, which has 64 bits")
     }
-}
-
-/// Mixes all bits with each other: the finaliser of `SplitMix64`, by Stafford.
-const fn mix(value: u64) -> u64 {
-    let value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ value >> 31
 }
