@@ -3,7 +3,7 @@
 //! Up to PostgreSQL 18 a session compares every notification of its database with the list of
 //! channels that it listens to: with 20,000 channels that takes 125 us each time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use musterbeat_core::port::{Interest, Topic};
 use uuid::Uuid;
@@ -25,6 +25,11 @@ impl Channel {
     /// Returns every channel of every topic.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         Topic::ALL.into_iter().flat_map(Self::of_topic)
+    }
+
+    /// Returns every channel by its name.
+    pub(crate) fn by_name() -> BTreeMap<String, Self> {
+        Self::all().map(|channel| (channel.name(), channel)).collect()
     }
 
     /// Returns the channels of `topic`.

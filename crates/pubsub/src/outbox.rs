@@ -90,8 +90,8 @@ impl Outbox {
         }
     }
 
-    /// Marks `id`; returns whether it is new among those that wait.
-    pub(crate) fn mark(&self, topic: Topic, id: Uuid) -> bool {
+    /// Marks `id`.
+    pub(crate) fn mark(&self, topic: Topic, id: Uuid) {
         let mut marks = self.marks();
         marks.made += 1;
         let of_topic = &mut marks.topics[topic as usize];
@@ -101,7 +101,6 @@ impl Outbox {
         if added != Added::Merged {
             self.bell.notify_one();
         }
-        added == Added::New
     }
 
     /// Asks for a heartbeat that tells `known`.
@@ -164,9 +163,8 @@ impl Outbox {
         let mut marks = self.marks();
         let mut topics = Vec::new();
         for (topic, of_topic) in Topic::ALL.into_iter().zip(&mut marks.topics) {
-            let ids = of_topic.ids.take(now);
-            // Whoever took them tells them again until it is answered: they never come back.
-            of_topic.ids.written();
+            // Whoever takes them tells them again until it is answered: they never come back.
+            let ids = of_topic.ids.drain(now);
             if std::mem::take(&mut of_topic.everything) {
                 topics.push((topic, Told::Everything));
             } else if !ids.is_empty() {

@@ -124,7 +124,7 @@ impl PgTransport {
             outbox: Arc::clone(&outbox),
             epoch,
             times: PulseTimes { silence: options.silence, answer: options.probe_timeout },
-            channels: Channel::all().map(|channel| (channel.name(), channel)).collect(),
+            channels: Channel::by_name(),
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(publisher.run());

@@ -315,8 +315,7 @@ impl Connection<'_> {
                     topic = channel.topic.as_str(),
                     "a notification was not understood"
                 );
-                let carried = |id: &uuid::Uuid| channel.carries(id);
-                hub.resync_if(channel.topic, carried, Resync::of(ResyncCause::Unnamed));
+                self.resync(channel, ResyncCause::Unnamed);
                 return;
             }
         };
@@ -338,10 +337,7 @@ impl Connection<'_> {
                 let may_be = |id: &uuid::Uuid| channel.carries(id) && fingerprints.contains(*id);
                 hub.changed_if(channel.topic, may_be);
             }
-            Body::Everything => {
-                let carried = |id: &uuid::Uuid| channel.carries(id);
-                hub.resync_if(channel.topic, carried, Resync::of(ResyncCause::Unnamed));
-            }
+            Body::Everything => self.resync(channel, ResyncCause::Unnamed),
             Body::Heartbeat(_) => {}
         }
     }
@@ -359,7 +355,12 @@ impl Connection<'_> {
     fn missed(&self, channel: Channel) {
         metrics::gap(channel.topic);
         tracing::warn!(topic = channel.topic.as_str(), "notifications were lost on their way");
-        let resync = Resync { cause: ResyncCause::Gap, since: None };
+        self.resync(channel, ResyncCause::Gap);
+    }
+
+    /// Tells those who watch anything on a channel to read again.
+    fn resync(&self, channel: Channel, cause: ResyncCause) {
+        let resync = Resync::of(cause);
         self.listener.hub.resync_if(channel.topic, |id| channel.carries(id), resync);
     }
 }

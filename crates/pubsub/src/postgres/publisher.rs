@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use musterbeat_core::backoff::Backoff;
 use musterbeat_core::port::Topic;
-use sqlx::PgConnection;
 use sqlx::postgres::PgListener;
+use sqlx::{PgConnection, PgExecutor};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
@@ -73,10 +73,8 @@ impl Publisher {
                 Told::Ids(ids) => self.pack_ids(topic, &ids, &mut flight),
                 Told::Everything => {
                     for channel in Channel::of_topic(topic) {
-                        let last = self.sequences.entry(channel).or_default();
-                        *last += 1;
-                        let header = Header { epoch: self.epoch, sequence: *last };
-                        flight.push(channel.name(), codec::everything(header));
+                        let pack = |header| vec![codec::everything(header)];
+                        self.pack_on(channel, &mut flight, pack);
                     }
                 }
             }
@@ -85,7 +83,8 @@ impl Publisher {
             self.heartbeats += 1;
             let header = Header { epoch: self.epoch, sequence: self.heartbeats };
             let known: Vec<_> = self.known().chain(heard).collect();
-            flight.push(HEARTBEAT.to_owned(), codec::encode_heartbeat(header, &known));
+            flight.channels.push(HEARTBEAT.to_owned());
+            flight.payloads.push(codec::encode_heartbeat(header, &known));
         }
         flight
     }
@@ -93,14 +92,22 @@ impl Publisher {
     fn pack_ids(&mut self, topic: Topic, ids: &[Uuid], flight: &mut Flight) {
         flight.ids += ids.len();
         for (channel, ids) in by_channel(topic, ids) {
-            let last = self.sequences.entry(channel).or_default();
-            let first = Header { epoch: self.epoch, sequence: *last + 1 };
-            let payloads = codec::encode(&ids, first, self.policy);
-            *last += payloads.len() as u64;
-            for payload in payloads {
-                flight.push(channel.name(), payload);
-            }
+            let policy = self.policy;
+            self.pack_on(channel, flight, |first| codec::encode(&ids, first, policy));
         }
+    }
+
+    /// Adds the payloads that `pack` makes, of which the first has the next sequence on `channel`.
+    fn pack_on(
+        &mut self,
+        channel: Channel,
+        flight: &mut Flight,
+        pack: impl FnOnce(Header) -> Vec<String>,
+    ) {
+        let last = self.sequences.entry(channel).or_default();
+        let payloads = pack(Header { epoch: self.epoch, sequence: *last + 1 });
+        *last += payloads.len() as u64;
+        flight.extend(channel, payloads);
     }
 
     fn known(&self) -> impl Iterator<Item = Known> {
@@ -143,22 +150,27 @@ impl Publisher {
             Some(conn) => conn,
             None => self.session.publisher().await?,
         };
-        let notify = sqlx::query(NOTIFY).bind(&flight.channels).bind(&flight.payloads);
-        let answer = timeout(ANSWER_TIMEOUT, notify.execute(&mut conn)).await;
+        let answer = timeout(ANSWER_TIMEOUT, flight.tell(&mut conn)).await;
         let answer = answer.map_err(|_| SessionError::Silent)?.map_err(SessionError::Failed);
-        if answer.as_ref().map_or_else(SessionError::is_queue_full, |_| true) {
+        if answer.as_ref().map_or_else(SessionError::is_queue_full, |()| true) {
             // Of somebody else, behind a pooler.
             while conn.next_buffered().is_some() {}
             *place = Some(conn);
         }
-        answer.map(drop)
+        answer
     }
 }
 
 impl Flight {
-    fn push(&mut self, channel: String, payload: String) {
-        self.channels.push(channel);
-        self.payloads.push(payload);
+    fn extend(&mut self, channel: Channel, payloads: Vec<String>) {
+        self.channels.extend(payloads.iter().map(|_| channel.name()));
+        self.payloads.extend(payloads);
+    }
+
+    /// Tells all of it, or nothing.
+    async fn tell(&self, conn: impl PgExecutor<'_>) -> sqlx::Result<()> {
+        let notify = sqlx::query(NOTIFY).bind(&self.channels).bind(&self.payloads);
+        notify.execute(conn).await.map(drop)
     }
 }
 
@@ -173,12 +185,9 @@ pub(super) async fn publish_in(
     for (channel, ids) in by_channel(topic, ids) {
         // Without a place; the number is salt.
         let header = Header { epoch: 0, sequence: rand::random() };
-        for payload in codec::encode(&ids, header, policy) {
-            flight.push(channel.name(), payload);
-        }
+        flight.extend(channel, codec::encode(&ids, header, policy));
     }
-    let notify = sqlx::query(NOTIFY).bind(&flight.channels).bind(&flight.payloads);
-    notify.execute(conn).await.map(drop)
+    flight.tell(conn).await
 }
 
 fn by_channel(topic: Topic, ids: &[Uuid]) -> BTreeMap<Channel, Vec<Uuid>> {

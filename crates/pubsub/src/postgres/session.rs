@@ -97,9 +97,7 @@ impl Session {
         };
         timeout(CONNECT_TIMEOUT, opening).await.map_err(|_| SessionError::Silent)?
     }
-}
 
-impl Session {
     /// Has a full queue shrink if nobody keeps it, and names those who do.
     ///
     /// To be asked for its usage moves the end of the queue on. Only writers do so otherwise, and

@@ -53,7 +53,7 @@ async fn listener_dropped_at_any_wait_deceives_nobody() {
         outbox: Arc::clone(&publisher.0.outbox),
         epoch: 1,
         times,
-        channels: Channel::all().map(|channel| (channel.name(), channel)).collect(),
+        channels: Channel::by_name(),
     };
 
     let mut steady = watch.watch(Topic::Token, Interest::All).await.unwrap();
