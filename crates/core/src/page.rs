@@ -32,15 +32,24 @@ impl Limit {
     /// # Errors
     /// Refuses 0 and more than [`LIMIT_MAX`].
     pub fn new(rows: Option<u32>) -> Result<Self, Invalid> {
-        match rows.unwrap_or(LIMIT_DEFAULT) {
-            rows @ 1..=LIMIT_MAX => Ok(Self(rows)),
-            rows => Err(Invalid::new("limit", format!("is {rows}, 1 to {LIMIT_MAX} are allowed"))),
+        match rows {
+            None => Ok(Self::default()),
+            Some(rows @ 1..=LIMIT_MAX) => Ok(Self(rows)),
+            Some(rows) => {
+                Err(Invalid::new("limit", format!("is {rows}, 1 to {LIMIT_MAX} are allowed")))
+            }
         }
     }
 
     /// Returns the number of rows.
     pub const fn rows(self) -> u32 {
         self.0
+    }
+}
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self(LIMIT_DEFAULT)
     }
 }
 

@@ -4,6 +4,7 @@
 
 use musterbeat_core::id::{OwnerId, TokenId};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 /// What the bearer of a token may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, sqlx::Type)]
@@ -80,18 +81,16 @@ pub async fn find(conn: &mut PgConnection, hash: &TokenHash) -> sqlx::Result<Opt
     }))
 }
 
-/// Says whether a token is in force.
-pub async fn in_force(conn: &mut PgConnection, token: TokenId) -> sqlx::Result<bool> {
-    sqlx::query_scalar!(
-        r#"
-            select exists (
-                select from tokens where id = $1 and revoked_at is null
-            ) as "exists!"
-        "#,
-        token.uuid(),
+/// Returns which of these tokens are in force.
+pub async fn in_force(conn: &mut PgConnection, of: &[TokenId]) -> sqlx::Result<Vec<TokenId>> {
+    let of: Vec<Uuid> = of.iter().map(|token| token.uuid()).collect();
+    let ids = sqlx::query_scalar!(
+        "select id from tokens where id = any($1) and revoked_at is null",
+        &of,
     )
-    .fetch_one(conn)
-    .await
+    .fetch_all(conn)
+    .await?;
+    Ok(ids.into_iter().map(TokenId::new).collect())
 }
 
 /// Says whether an admin's token is in force.

@@ -3,7 +3,6 @@
 mod context;
 mod runs;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,7 +118,7 @@ impl Chats {
     ) -> Result<Report, AwaitError> {
         let timeout = timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(self.awaits.timeout);
         let deadline = Instant::now() + timeout.min(AWAIT_TIMEOUT_MAX);
-        let interest = Interest::Ids(BTreeSet::from([chat.uuid()]));
+        let interest = Interest::One(chat.uuid());
         // Before the first look: what happens after it leads to a notice.
         let mut changes = self.ports.watch.watch(Topic::Chat, interest).await?;
         loop {

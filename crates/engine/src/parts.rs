@@ -20,13 +20,13 @@ mod writer;
 
 use std::collections::hash_map::{Entry, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use musterbeat_core::id::{Fence, RunId, Step};
 
 pub use self::reader::{PartReader, PartTap, TapEvent};
-use self::stream::{Rank, Stream};
+use self::stream::{Meters, Rank, Stream};
 pub use self::writer::{PartMirror, PartWriter};
 
 /// How much of one run's parts is kept by default.
@@ -90,7 +90,7 @@ pub struct PartStreams(Arc<Registry>);
 impl PartStreams {
     /// Has no runs; what is published is kept as `encode` returns it.
     pub fn new(limits: PartLimits, encode: Encode) -> Self {
-        Self(Arc::new(Registry { limits, encode, streams: Mutex::default() }))
+        Self(Arc::new(Registry { limits, encode, ..Registry::default() }))
     }
 
     /// Begins to write the parts of `run` as its owner under `fence`.
@@ -130,7 +130,11 @@ impl PartStreams {
 
     fn attach(&self, run: RunId) -> Handle {
         let mut streams = self.0.streams();
-        let seat = streams.entry(run).or_insert_with(|| Seat::new(self.0.limits));
+        let seat = streams.entry(run).or_insert_with(|| {
+            // Not before the first stream: a recorder of metrics may be installed until then.
+            let meters = self.0.meters.get_or_init(Arc::default);
+            Seat::new(self.0.limits, Arc::clone(meters))
+        });
         seat.taken(&self.0, run)
     }
 
@@ -144,13 +148,19 @@ impl PartStreams {
 struct Registry {
     limits: PartLimits,
     encode: Encode,
+    meters: OnceLock<Arc<Meters>>,
     streams: Mutex<HashMap<RunId, Seat>>,
 }
 
 impl Default for Registry {
     fn default() -> Self {
         let encode: Encode = |_, part| Some(part.to_vec());
-        Self { limits: PartLimits::default(), encode, streams: Mutex::default() }
+        Self {
+            limits: PartLimits::default(),
+            encode,
+            meters: OnceLock::new(),
+            streams: Mutex::default(),
+        }
     }
 }
 
@@ -170,8 +180,8 @@ struct Seat {
 }
 
 impl Seat {
-    fn new(limits: PartLimits) -> Self {
-        Self { stream: Arc::new(Stream::new(limits)), handles: 0 }
+    fn new(limits: PartLimits, meters: Arc<Meters>) -> Self {
+        Self { stream: Arc::new(Stream::new(limits, meters)), handles: 0 }
     }
 
     fn taken(&mut self, registry: &Arc<Registry>, run: RunId) -> Handle {

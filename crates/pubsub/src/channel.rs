@@ -48,6 +48,7 @@ impl Channel {
     pub(crate) fn of_interest(topic: Topic, interest: &Interest) -> BTreeSet<Self> {
         match interest {
             Interest::All => Self::of_topic(topic).collect(),
+            Interest::One(id) => BTreeSet::from([Self::of(topic, *id)]),
             Interest::Ids(ids) => ids.iter().map(|id| Self::of(topic, *id)).collect(),
         }
     }
@@ -127,7 +128,7 @@ mod tests {
                 1
             );
             assert!(Channel::of_interest(Topic::Chat, &Interest::All).contains(&channel));
-            let one = Interest::Ids(BTreeSet::from([id]));
+            let one = Interest::One(id);
             assert_eq!(Channel::of_interest(Topic::Chat, &one), BTreeSet::from([channel]));
         }
     }

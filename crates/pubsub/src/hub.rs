@@ -84,6 +84,7 @@ impl Hub {
     fn marks_max(&self, interest: &Interest) -> usize {
         match interest {
             Interest::All => self.0.marks_max,
+            Interest::One(_) => 1,
             Interest::Ids(ids) => ids.len(),
         }
     }
@@ -115,6 +116,11 @@ pub struct HubWatcher {
 }
 
 impl HubWatcher {
+    /// Returns what it watches.
+    pub(crate) fn watched(&self) -> (Topic, &Interest) {
+        (self.topic, &self.interest)
+    }
+
     /// Waits for changes and returns all that were marked since the last call.
     ///
     /// Dropping the future loses nothing: marks are taken in the step that returns them.

@@ -20,7 +20,7 @@
 //! let chat = Uuid::from_u128(1);
 //!
 //! // Watch first and read afterwards: what changes in between is marked.
-//! let interest = Interest::Ids(BTreeSet::from([chat]));
+//! let interest = Interest::One(chat);
 //! let mut watcher = transport.watch(Topic::Chat, interest).await?;
 //!
 //! transport.publish(Topic::Chat, chat);

@@ -13,7 +13,7 @@ mod listener;
 mod publisher;
 mod session;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -211,8 +211,8 @@ impl Watch for PgTransport {
         // First the hub: what arrives from the moment of listening on is marked.
         let inner = self.0.hub.watch(topic, interest);
         self.0.desk.add(&channels);
-        let watcher = PgWatcher { inner, desk: Arc::clone(&self.0.desk), channels };
-        self.0.desk.served(&watcher.channels).await;
+        let watcher = PgWatcher { inner, desk: Arc::clone(&self.0.desk) };
+        self.0.desk.served(&channels).await;
         Ok(Box::new(watcher))
     }
 
@@ -226,7 +226,6 @@ impl Watch for PgTransport {
 struct PgWatcher {
     inner: HubWatcher,
     desk: Arc<Desk>,
-    channels: BTreeSet<Channel>,
 }
 
 #[async_trait]
@@ -238,6 +237,7 @@ impl Watcher for PgWatcher {
 
 impl Drop for PgWatcher {
     fn drop(&mut self) {
-        self.desk.remove(&self.channels);
+        let (topic, interest) = self.inner.watched();
+        self.desk.remove(&Channel::of_interest(topic, interest));
     }
 }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::Followed;
 use crate::cluster::Cluster;
 use crate::readiness::Readiness;
+use crate::revocation::Revocations;
 
 /// The parts of a server that requests need. Clones share them.
 #[derive(Clone)]
@@ -24,6 +25,7 @@ pub(crate) struct App {
     pub(crate) watch: Arc<dyn Watch>,
     pub(crate) parts: PartStreams,
     pub(crate) followed: Followed,
+    pub(crate) revocations: Revocations,
     pub(crate) cluster: Cluster,
     pub(crate) readiness: Readiness,
     pub(crate) shutdown: Shutdown,

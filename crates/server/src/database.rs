@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use musterbeat_core::backoff::Backoff;
 use musterbeat_db::runs::Caps;
 use musterbeat_db::{PgPool, PgStore, PoolLimits};
 use musterbeat_embedded::{Durability, Options, Server};
@@ -12,6 +13,10 @@ use crate::settings::Settings;
 
 /// Name of the database inside an own PostgreSQL; `initdb` creates it.
 pub(crate) const OWN_DATABASE: &str = "postgres";
+
+/// How those who cannot do without an answer wait for a database that gives none.
+pub(crate) const RETRY_BACKOFF: Backoff =
+    Backoff { delay_first: Duration::from_millis(100), delay_max: Duration::from_secs(5) };
 
 /// How often to look whether the own PostgreSQL still runs.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);

@@ -17,5 +17,7 @@ mod doctor;
 mod http;
 mod identity;
 mod readiness;
+mod revocation;
+mod weak_map;
 
 pub use api::openapi_json;

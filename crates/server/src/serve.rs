@@ -30,6 +30,7 @@ use crate::database::Database;
 use crate::http::connections::{self, ConnectionLimits};
 use crate::http::limits::{Rate, TIME_MAX};
 use crate::readiness::Readiness;
+use crate::revocation::Revocations;
 use crate::settings::{RunnerChoice, Settings};
 use crate::{announce, identity, metrics};
 
@@ -57,6 +58,8 @@ pub struct Server {
     /// Cancelled when a task has ended without which the server is none.
     crippled: CancellationToken,
     worker: JoinHandle<()>,
+    followed: JoinHandle<()>,
+    revocations: JoinHandle<()>,
     http: JoinHandle<()>,
     upkeep: JoinHandle<()>,
     streams_end: CancellationToken,
@@ -102,11 +105,13 @@ impl Server {
         let streams_end = CancellationToken::new();
         let cluster = Cluster::of(&settings)?;
         let followed = followed(&chat_reader, &watch, &parts, &cluster, &streams_end);
+        let revocations = Revocations::new(database.store.clone(), Arc::clone(&watch));
         let app = App {
             chats,
             chat_reader,
             store: database.store.clone(),
-            followed,
+            followed: followed.clone(),
+            revocations: revocations.clone(),
             cluster,
             readiness: Readiness::of(database.store.clone()),
             publish,
@@ -137,6 +142,8 @@ impl Server {
             database,
             notices,
             worker: essential(worker.run(), &crippled),
+            followed: essential(followed.run(), &crippled),
+            revocations: essential(revocations.run(streams_end.clone()), &crippled),
             http: essential(http, &crippled),
             crippled,
             upkeep,
@@ -196,7 +203,7 @@ impl Server {
         // Connections that do not end in time are dropped with their runtime.
         let served = joined(self.http, tokio::time::sleep(CLOSE_TIMEOUT)).await;
         let served = served.or_else(|failed| if failed.is_panic() { Err(failed) } else { Ok(()) });
-        let kept = self.upkeep.await;
+        let kept = self.followed.await.and(self.revocations.await).and(self.upkeep.await);
         // What it could not tell others find when they look; the database may be away.
         if let Err(error) = self.notices.close(CLOSE_TIMEOUT).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "changes were left untold");

@@ -88,7 +88,9 @@ pub struct WatchError(#[source] pub Box<dyn Error + Send + Sync>);
 pub enum Interest {
     /// Every one.
     All,
-    /// These.
+    /// This one; it takes no room of its own.
+    One(Uuid),
+    /// These; of none, nothing is ever told.
     Ids(BTreeSet<Uuid>),
 }
 

@@ -22,11 +22,11 @@ impl PgStore {
         call.ended(answer)
     }
 
-    /// Says whether a token is in force.
-    pub async fn token_in_force(&self, token: TokenId) -> Result<bool, StoreError> {
-        const FIND: &str = "look up a token";
+    /// Returns which of these tokens are in force.
+    pub async fn tokens_in_force(&self, of: &[TokenId]) -> Result<Vec<TokenId>, StoreError> {
+        const FIND: &str = "look up tokens";
         let mut call = self.call(FIND).await?;
-        let answer = timeout(self.answer_time, tokens::in_force(&mut call.conn, token)).await;
+        let answer = timeout(self.answer_time, tokens::in_force(&mut call.conn, of)).await;
         call.ended(answer)
     }
 

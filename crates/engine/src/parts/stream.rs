@@ -1,7 +1,7 @@
 //! The parts of one run, their writer, and those who wait for them.
 
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use metrics::{Counter, Gauge, counter, gauge};
 use musterbeat_core::id::Fence;
@@ -41,7 +41,7 @@ pub(super) struct Stream {
     state: Mutex<State>,
     /// Rung with each part, and when a step or a writer comes or goes.
     pub(super) moved: Notify,
-    pub(super) meters: Meters,
+    pub(super) meters: Arc<Meters>,
 }
 
 #[derive(Debug)]
@@ -56,14 +56,14 @@ struct State {
 }
 
 impl Stream {
-    pub(super) fn new(limits: PartLimits) -> Self {
+    pub(super) fn new(limits: PartLimits, meters: Arc<Meters>) -> Self {
         let state = State {
             writer: WriterKey::default(),
             rank: None,
             rank_max: None,
             ring: Ring::new(limits.ring_bytes_max),
         };
-        Self { state: Mutex::new(state), moved: Notify::new(), meters: Meters::new() }
+        Self { state: Mutex::new(state), moved: Notify::new(), meters }
     }
 
     /// Makes room for a writer and returns its key, `None` when another goes before it.
@@ -159,7 +159,7 @@ impl Stream {
     }
 }
 
-/// Handles of the metrics, found once a stream: looking one up takes a lock across runs.
+/// Handles of the metrics, found once for all streams: looking one up takes a lock across runs.
 pub(super) struct Meters {
     pub(super) readers: Gauge,
     buffered_bytes: Gauge,
@@ -168,8 +168,8 @@ pub(super) struct Meters {
     pub(super) refused: Counter,
 }
 
-impl Meters {
-    fn new() -> Self {
+impl Default for Meters {
+    fn default() -> Self {
         Self {
             readers: gauge!(STREAM_READERS.name),
             buffered_bytes: gauge!(STREAM_BUFFERED_BYTES.name),
@@ -178,7 +178,9 @@ impl Meters {
             refused: counter!(STREAM_PARTS_REFUSED.name),
         }
     }
+}
 
+impl Meters {
     fn buffered_moved(&self, before: usize, after: usize) {
         let moved = u32::try_from(before.abs_diff(after)).unwrap_or(u32::MAX);
         if before < after {

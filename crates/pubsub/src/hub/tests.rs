@@ -162,7 +162,9 @@ impl Naive {
     }
 
     fn resync(&mut self, topic: Topic, cause: ResyncCause) {
-        if self.topic == topic && !matches!(self.pending, Some(Notice::Resync(_))) {
+        // Who watches nothing misses nothing.
+        let watches = self.topic == topic && self.interest != Interest::Ids(BTreeSet::new());
+        if watches && !matches!(self.pending, Some(Notice::Resync(_))) {
             self.pending = Some(Notice::Resync(Resync::of(cause)));
         }
     }
@@ -171,6 +173,7 @@ impl Naive {
 fn covers(interest: &Interest, id: &Uuid) -> bool {
     match interest {
         Interest::All => true,
+        Interest::One(one) => one == id,
         Interest::Ids(ids) => ids.contains(id),
     }
 }
@@ -188,6 +191,7 @@ fn act() -> impl Strategy<Value = Act> {
     let ids = || prop::collection::vec((0..IDS).prop_map(id), 0..8);
     let interest = prop_oneof![
         Just(Interest::All),
+        (0..IDS).prop_map(|number| Interest::One(id(number))),
         ids().prop_map(|ids| Interest::Ids(ids.into_iter().collect()))
     ];
     let cause = prop::sample::select(vec![ResyncCause::Gap, ResyncCause::Overflow]);

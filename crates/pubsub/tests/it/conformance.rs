@@ -66,7 +66,7 @@ macro_rules! conformance {
 pub(crate) use conformance;
 
 pub(crate) async fn change_after_watch_wakes(rig: impl Rig) {
-    for interest in [Interest::All, some([1, 2])] {
+    for interest in [Interest::All, Interest::One(id(1)), some([1, 2])] {
         let mut watcher = watch(&rig, interest).await;
         publish(&rig, [1]).await;
         assert_eq!(within(watcher.recv()).await, Notice::Changed(ids([1])));

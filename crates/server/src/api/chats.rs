@@ -148,10 +148,7 @@ pub(super) async fn list(
     let after = query.after.as_deref().map(cursor).transpose()?;
     let filter = ChatFilter { owner: caller.owner, archived: query.archived, after, limit };
     let chats = app.chat_reader.list(filter).await?;
-    let full = chats.len() >= limit.rows() as usize;
-    let last = chats.last().filter(|_| full);
-    let next = last.map(|last| Cursor { at: last.updated_at, chat: last.id }.to_string());
-    Ok(Json(ChatPage { chats: chats.into_iter().map(Chat::from).collect(), next }))
+    Ok(Json(ChatPage::of(chats, limit, |chat| chat.updated_at)))
 }
 
 /// Reads a cursor exactly as a page shows it, though its id could be written in other ways.

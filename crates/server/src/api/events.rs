@@ -2,7 +2,7 @@
 
 mod feed;
 mod followed;
-mod frame;
+pub(super) mod frame;
 mod keeper;
 mod log;
 mod watching;
@@ -15,8 +15,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::Stream;
 use futures_util::stream::unfold;
+use futures_util::{Stream, StreamExt};
 use musterbeat_core::id::{ChatId, Version};
 use serde::Deserialize;
 use utoipa::openapi::schema::{AnyOfBuilder, ObjectBuilder, Type};
@@ -30,9 +30,8 @@ use crate::http::problem::{AnyProblem, ObjectProblem, Problem};
 use crate::identity::Caller;
 use feed::Feed;
 pub(crate) use followed::{FollowPorts, Followed};
-pub(super) use frame::json;
 pub(crate) use frame::part as part_frame;
-pub(super) use watching::{is_still_welcome, next_look, notified, watch};
+pub(super) use watching::{next_look, watch};
 
 /// Pause after which a quiet stream sends a `ping`: shorter than proxies' patience.
 pub(super) const PING_INTERVAL: Duration = Duration::from_secs(15);
@@ -131,13 +130,14 @@ pub(super) async fn follow(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let until = query.until.unwrap_or_default();
-    stream(app, caller, ChatId::new(id), last_seen(&headers), until).await
+    let since = last_event_id(&headers).map(Version);
+    stream(app, caller, ChatId::new(id), since, until).await
 }
 
-/// Takes the version that a client saw last; what is none means the beginning.
-fn last_seen(headers: &HeaderMap) -> Option<Version> {
+/// Takes the id that a client saw last; what is none means the beginning.
+pub(super) fn last_event_id(headers: &HeaderMap) -> Option<i64> {
     let id = headers.get("last-event-id")?.to_str().ok()?;
-    id.parse().ok().filter(|version| *version >= 0).map(Version)
+    id.parse().ok().filter(|id| *id >= 0)
 }
 
 /// Begins to follow a chat, after its first read has shown that it is there.
@@ -148,44 +148,29 @@ pub(super) async fn stream(
     since: Option<Version>,
     until: Until,
 ) -> Result<Response, Problem> {
-    let feed = Feed::open(app, caller, chat, since, until).await?;
+    let token = app.revocations.hold(caller).await?;
+    let feed = Feed::open(&app.followed, chat, caller.reach(), token, since, until).await?;
+    Ok(respond(frames(feed)))
+}
+
+fn frames(feed: Feed) -> impl Stream<Item = Bytes> + Send {
+    // Boxed: the stream has room for it where it rests, and again where it waits.
+    unfold(Box::new(feed), |mut feed| async move {
+        let bytes = feed.next().await?;
+        Some((bytes, feed))
+    })
+}
+
+/// Answers with a stream of frames.
+pub(super) fn respond(frames: impl Stream<Item = Bytes> + Send + 'static) -> Response {
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         // A proxy that collects a page before it sends it would hold events back.
         (X_ACCEL_BUFFERING, HeaderValue::from_static("no")),
     ];
-    Ok((headers, Body::from_stream(bytes(feed))).into_response())
-}
-
-fn bytes(feed: Feed) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
-    // Boxed: the stream has room for it where it rests, and again where it waits.
-    unfold(Box::new(feed), |mut feed| async move {
-        let bytes = feed.next().await?;
-        Some((Ok(bytes), feed))
-    })
+    (headers, Body::from_stream(frames.map(Ok::<_, Infallible>))).into_response()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::followed::{Board, FollowedChat};
-    use super::keeper::Keeper;
-    use super::*;
-
-    /// What a follower costs while nothing happens, beside its connection and its notices.
-    #[test]
-    fn idle_follower_costs_little() {
-        let follower = size_of::<Feed>() + size_of_output(bytes);
-        let chat = size_of::<FollowedChat>() + size_of::<Board>() + size_of_task(Keeper::keep);
-        assert!(follower <= 1024, "a follower takes {follower} bytes");
-        assert!(follower + chat <= 2048, "alone in its chat {} bytes", follower + chat);
-    }
-
-    fn size_of_output<A, B>(_: fn(A) -> B) -> usize {
-        size_of::<B>()
-    }
-
-    fn size_of_task<A, B, T>(_: fn(A, B) -> T) -> usize {
-        size_of::<T>()
-    }
-}
+mod tests;

@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use futures_util::stream::unfold;
 use musterbeat_core::chat;
 use musterbeat_core::id::ChatId;
-use musterbeat_core::page::{Cursor, Limit};
+use musterbeat_core::page::Limit;
 use musterbeat_core::port::{AwaitError, FamilyFilter, Kin};
 use serde::Deserialize;
 use tokio::time::sleep;
@@ -20,7 +20,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::chats::cursor;
-use super::wire::{Chat, ChatPage, Report};
+use super::wire::{ChatPage, Report};
 use crate::app::App;
 use crate::http::extract::{ChatUser, PathOf, QueryOf};
 use crate::http::problem::{AnyProblem, Kind, ObjectProblem, Problem};
@@ -81,9 +81,7 @@ pub(super) async fn children(
     let after = query.after.as_deref().map(cursor).transpose()?;
     let filter = FamilyFilter { of: ChatId::new(id), reach: caller.reach(), kin, after, limit };
     let chats = app.chat_reader.family(filter).await?.ok_or_else(Problem::not_found)?;
-    let last = chats.last().filter(|_| chats.len() >= limit.rows() as usize);
-    let next = last.map(|last| Cursor { at: last.created_at, chat: last.id }.to_string());
-    Ok(Json(ChatPage { chats: chats.into_iter().map(Chat::from).collect(), next }))
+    Ok(Json(ChatPage::of(chats, limit, |chat| chat.created_at)))
 }
 
 /// How long to wait.

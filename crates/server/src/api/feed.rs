@@ -1,31 +1,29 @@
 //! An owner's chats as they change, by server-sent events.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::response::Sse;
-use axum::response::sse::{Event, KeepAlive};
-use futures_util::Stream;
+use axum::response::Response;
+use bytes::Bytes;
 use futures_util::stream::unfold;
 use musterbeat_core::chat::Chat;
 use musterbeat_core::id::{ChatId, MessageId, Version};
-use musterbeat_core::page::{Cursor, Limit};
+use musterbeat_core::page::Limit;
 use musterbeat_core::port::{ChatFilter, FeedMark, FeedPage, StoreError, Topic, Watcher};
 use musterbeat_core::timestamp::Timestamp;
 use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 
-use super::events::{
-    EventStream, PING_INTERVAL, is_still_welcome, json, next_look, notified, watch,
-};
+use super::events::{EventStream, PING_INTERVAL, frame, last_event_id, next_look, respond, watch};
 use super::wire::{self, ChatPage};
 use crate::app::App;
+use crate::database::RETRY_BACKOFF;
 use crate::http::extract::ChatUser;
 use crate::http::problem::{AnyProblem, Problem};
 use crate::identity::Caller;
+use crate::revocation::Hold;
 
 /// Shortest time between two looks: an owner of a thousand busy chats is told of many at once.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
@@ -53,20 +51,12 @@ pub(super) async fn follow(
     State(app): State<App>,
     ChatUser(caller): ChatUser,
     headers: HeaderMap,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
-    let feed = Feed::open(app, caller, last_mark(&headers)).await?;
-    let events = unfold(feed, |mut feed| async move {
-        let event = feed.next().await?;
-        Some((Ok(event), feed))
-    });
-    let ping =
-        KeepAlive::new().interval(PING_INTERVAL).event(Event::default().event("ping").data("{}"));
-    Ok(Sse::new(events).keep_alive(ping))
-}
-
-fn last_mark(headers: &HeaderMap) -> Option<FeedMark> {
-    let id = headers.get("last-event-id")?.to_str().ok()?;
-    id.parse().ok().filter(|mark| *mark >= 0).map(FeedMark)
+) -> Result<Response, Problem> {
+    let feed = Feed::open(app, caller, last_event_id(&headers).map(FeedMark)).await?;
+    Ok(respond(unfold(Box::new(feed), |mut feed| async move {
+        let bytes = feed.next().await?;
+        Some((bytes, feed))
+    })))
 }
 
 /// One who follows their chats.
@@ -77,13 +67,15 @@ struct Feed {
     app: App,
     caller: Caller,
     changes: Box<dyn Watcher>,
-    revoked: Option<Box<dyn Watcher>>,
+    token: Hold,
     looked_at: Instant,
     look_at: Instant,
     mark: FeedMark,
     /// What was told of the chats of the last look.
     told: BTreeMap<ChatId, Told>,
-    ready: VecDeque<Event>,
+    /// Looks that failed in a row.
+    failures: u32,
+    ready: VecDeque<Bytes>,
     ended: bool,
 }
 
@@ -98,9 +90,8 @@ struct Told {
 
 impl Told {
     fn of(chat: &Chat) -> Self {
-        let is_at_rest = wire::Chat::from(chat.clone()).is_at_rest();
-        let Chat { version, updated_at, last_read, .. } = *chat;
-        Self { version, updated_at, last_read, is_at_rest }
+        let Chat { version, updated_at, last_read, status, .. } = *chat;
+        Self { version, updated_at, last_read, is_at_rest: status.is_at_rest() }
     }
 }
 
@@ -109,26 +100,24 @@ struct ChatEvent {
     chat: wire::Chat,
 }
 
+#[derive(Serialize)]
+struct ManyChanged {}
+
 impl Feed {
     async fn open(app: App, caller: Caller, since: Option<FeedMark>) -> Result<Self, Problem> {
         let changes = watch(&*app.watch, Topic::Owner, caller.owner.uuid()).await?;
-        let revoked = match caller.token {
-            Some(token) => Some(watch(&*app.watch, Topic::Token, token.uuid()).await?),
-            None => None,
-        };
-        if !is_still_welcome(&app, caller).await? {
-            return Err(Problem::token_unknown());
-        }
+        let token = app.revocations.hold(caller).await?;
         let now = Instant::now();
         let mut feed = Self {
             app,
             caller,
             changes,
-            revoked,
+            token,
             looked_at: now,
             look_at: next_look(),
             mark: FeedMark(0),
             told: BTreeMap::new(),
+            failures: 0,
             ready: VecDeque::new(),
             ended: false,
         };
@@ -145,21 +134,20 @@ impl Feed {
     /// Tells the first page of the list; what changes after the mark is told later.
     async fn begin(&mut self) -> Result<(), StoreError> {
         let page = self.app.chat_reader.feed(self.caller.owner, None, &[]).await?;
-        let limit = Limit::new(None).unwrap_or_else(|_| unreachable!("the default is allowed"));
+        let limit = Limit::default();
         let filter = ChatFilter { owner: self.caller.owner, archived: None, after: None, limit };
         let chats = self.app.chat_reader.list(filter).await?;
-        let last = chats.last().filter(|_| chats.len() >= limit.rows() as usize);
-        let next = last.map(|last| Cursor { at: last.updated_at, chat: last.id }.to_string());
         self.take(&page, chats.iter().chain(&page.chats));
-        let chats = chats.into_iter().map(wire::Chat::from).collect();
-        self.tell(vec![("snapshot", json(&ChatPage { chats, next }))]);
+        let first = ChatPage::of(chats, limit, |chat| chat.updated_at);
+        self.tell(vec![frame::begun("snapshot", &first)]);
         Ok(())
     }
 
-    async fn next(&mut self) -> Option<Event> {
+    async fn next(&mut self) -> Option<Bytes> {
+        let quiet_until = Instant::now() + PING_INTERVAL;
         loop {
-            if let Some(event) = self.ready.pop_front() {
-                return Some(event);
+            if let Some(bytes) = self.ready.pop_front() {
+                return Some(bytes);
             }
             if self.ended {
                 return None;
@@ -170,21 +158,30 @@ impl Feed {
                     self.ended = true;
                     continue;
                 }
-                () = notified(&mut self.revoked) => {
-                    self.ended |= !is_still_welcome(&self.app, self.caller).await.unwrap_or(false);
+                () = self.token.revoked() => {
+                    self.ended = true;
                     continue;
                 }
                 _ = self.changes.recv() => {}
                 () = sleep_until(self.look_at) => {}
+                () = sleep_until(quiet_until) => return Some(frame::PING),
             }
             sleep_until(self.looked_at + LOOK_PAUSE).await;
-            if let Err(error) = self.look().await {
-                tracing::warn!(
-                    owner.id = %self.caller.owner,
-                    error = &error as &dyn std::error::Error,
-                    "an owner's feed is let go, since its chats cannot be read"
-                );
-                self.ended = true;
+            match self.look().await {
+                Ok(()) => self.failures = 0,
+                Err(StoreError::Unavailable { .. }) => {
+                    self.failures += 1;
+                    let pause = RETRY_BACKOFF.delay(self.failures, rand::random());
+                    self.look_at = Instant::now() + pause;
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        owner.id = %self.caller.owner,
+                        error = &error as &dyn std::error::Error,
+                        "an owner's feed is let go, since its chats cannot be read"
+                    );
+                    self.ended = true;
+                }
             }
         }
     }
@@ -202,12 +199,13 @@ impl Feed {
         let is_told = |chat: &Chat| self.told.get(&chat.id) == Some(&Told::of(chat));
         let is_full = page.chats.len() >= FeedPage::CHATS_MAX as usize;
         if is_full && !page.chats.last().is_some_and(is_told) {
-            events.push(("resync", "{}".to_owned()));
+            events.push(frame::begun("resync", &ManyChanged {}));
         } else {
             // The list is told from its end, so that the last told is its first.
             let new = page.chats.iter().rev().filter(|chat| !is_told(chat));
-            let told = new.map(|chat| ("chat", json(&ChatEvent { chat: chat.clone().into() })));
-            events.extend(told);
+            events.extend(
+                new.map(|chat| frame::begun("chat", &ChatEvent { chat: chat.clone().into() })),
+            );
         }
         self.take(&page, page.chats.iter());
         self.tell(events);
@@ -220,12 +218,7 @@ impl Feed {
     }
 
     /// Queues events, of which the last carries the mark.
-    fn tell(&mut self, told: Vec<(&'static str, String)>) {
-        let last = told.len().saturating_sub(1);
-        let mark = self.mark.0.to_string();
-        self.ready.extend(told.into_iter().enumerate().map(|(index, (name, data))| {
-            let event = Event::default().event(name).data(data);
-            if index == last { event.id(mark.as_str()) } else { event }
-        }));
+    fn tell(&mut self, told: Vec<Bytes>) {
+        self.ready.extend(frame::ended(told, self.mark.0));
     }
 }

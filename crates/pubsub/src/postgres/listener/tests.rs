@@ -59,7 +59,7 @@ async fn listener_dropped_at_any_wait_deceives_nobody() {
     let mut steady = watch.watch(Topic::Token, Interest::All).await.unwrap();
     for life in 1..=LIVES {
         let id = Uuid::from_u128(u128::from(life));
-        let alone = Interest::Ids([id].into());
+        let alone = Interest::One(id);
         let mut polled = pin!(Polled { future: Box::pin(listener.run()), polls: life });
         let change_while_it_lives = async {
             // A channel that is wanted in the middle, and changes on it and on an old one.

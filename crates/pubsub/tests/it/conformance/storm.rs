@@ -55,7 +55,7 @@ async fn follow(
     for watch in 0.. {
         // By itself, with a neighbour, or with everyone.
         let interest = match watch % 3 {
-            0 => some([number]),
+            0 => Interest::One(id(number)),
             1 => some([number, (number + 1) % IDS]),
             _ => Interest::All,
         };

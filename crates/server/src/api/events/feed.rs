@@ -5,19 +5,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use musterbeat_core::id::{ChatId, Version};
-use musterbeat_core::port::{StoreError, Topic, Watcher};
+use musterbeat_core::port::{Reach, StoreError};
 use musterbeat_engine::parts::{PartEvent, PartReader};
 use tokio::time::sleep;
 
-use super::followed::FollowedChat;
+use super::Until;
+use super::followed::{Followed, FollowedChat};
 use super::frame;
-use super::log::{Delta, Found, Stand};
-use super::watching::{is_still_welcome, notified, watch};
-use super::{PING_INTERVAL, Until};
-use crate::app::App;
+use super::log::{Delta, Found, Told};
+use crate::database::RETRY_BACKOFF;
 use crate::http::problem::Problem;
-use crate::identity::Caller;
 use crate::metrics::{CHAT_READS, DELTAS_SHARED, FOLLOWERS};
+use crate::revocation::Hold;
 
 /// Pieces sent in a row before changes are looked at: a runner may be faster than a follower.
 const PARTS_IN_ROW_MAX: u32 = 64;
@@ -27,12 +26,11 @@ const PARTS_IN_ROW_MAX: u32 = 64;
 /// It subscribes, then reads, then compares versions: what changes in between is in the log of the
 /// chat, and what it already has is passed over.
 pub(super) struct Feed {
-    app: App,
-    caller: Caller,
     id: ChatId,
     chat: Arc<FollowedChat>,
+    reach: Reach,
+    token: Hold,
     until: Until,
-    revoked: Option<Box<dyn Watcher>>,
     parts: PartReader,
     parts_in_row: u32,
     /// INVARIANT: everything up to it was sent or is in `ready`.
@@ -40,9 +38,13 @@ pub(super) struct Feed {
     /// The state of the log in which `version` means something.
     epoch: u32,
     /// How the chat stood when the follower was told last.
-    told: Option<Arc<Stand>>,
+    told: Option<Told>,
     /// Whether the last read of its own was whole, and nothing has changed since.
     is_current: bool,
+    /// Pings that it has passed on or come after.
+    pings: u32,
+    /// Reads of its own that failed in a row.
+    failures: u32,
     /// One page at most, and the pieces before it: the next is told when this is empty.
     ready: VecDeque<Bytes>,
     ended: bool,
@@ -52,44 +54,38 @@ enum Wake {
     Changed,
     Part(PartEvent),
     Revoked,
-    Quiet,
 }
 
 impl Feed {
     pub(super) async fn open(
-        app: App,
-        caller: Caller,
+        followed: &Followed,
         id: ChatId,
+        reach: Reach,
+        token: Hold,
         since: Option<Version>,
         until: Until,
     ) -> Result<Self, Problem> {
-        let chat = app.followed.follow(id).await?;
-        let revoked = match caller.token {
-            Some(token) => Some(watch(&*app.watch, Topic::Token, token.uuid()).await?),
-            None => None,
-        };
+        let chat = followed.follow(id).await?;
         let parts = chat.parts();
+        let pings = chat.board().pings();
         metrics::gauge!(FOLLOWERS.name).increment(1);
         let mut feed = Self {
-            app,
-            caller,
             id,
             chat,
+            reach,
+            token,
             until,
-            revoked,
             parts,
             parts_in_row: 0,
             version: since,
             epoch: 0,
             told: None,
             is_current: false,
+            pings,
+            failures: 0,
             ready: VecDeque::new(),
             ended: false,
         };
-        // Again, since it may have been revoked before its watch began.
-        if !is_still_welcome(&feed.app, caller).await? {
-            return Err(Problem::token_unknown());
-        }
         if !feed.read().await? {
             return Err(Problem::not_found());
         }
@@ -125,7 +121,8 @@ impl Feed {
                     continue;
                 }
                 Found::TooLate if !self.is_current => {
-                    self.catch_up().await;
+                    // Boxed: a stream rests in this function, and a statement's room is large.
+                    Box::pin(self.catch_up()).await;
                     continue;
                 }
                 Found::Nothing | Found::TooLate if has_ended => {
@@ -133,28 +130,25 @@ impl Feed {
                     continue;
                 }
                 // The log is ahead of the database, or moved on meanwhile: its keeper looks.
-                Found::TooLate => board.doubted.notify_one(),
+                Found::TooLate => board.called.notify_one(),
                 Found::Nothing => {}
+            }
+            let pings = board.pings();
+            if std::mem::replace(&mut self.pings, pings) != pings {
+                return Some(frame::PING);
             }
             // A stream that rests keeps no room for a page.
             self.ready = VecDeque::new();
             let wake = tokio::select! {
                 biased;
-                () = notified(&mut self.revoked) => Wake::Revoked,
+                () = self.token.revoked() => Wake::Revoked,
                 part = self.parts.next() => Wake::Part(part),
                 () = changed => Wake::Changed,
-                () = sleep(PING_INTERVAL) => Wake::Quiet,
             };
             match wake {
                 Wake::Part(part) => return Some(framed(part)),
-                Wake::Quiet => return Some(frame::PING),
                 Wake::Changed => self.is_current = false,
-                Wake::Revoked => {
-                    // When storage does not answer, the client comes back and is asked again.
-                    // Boxed: a stream rests in this function, and a statement's room is large.
-                    let welcome = Box::pin(is_still_welcome(&self.app, self.caller)).await;
-                    self.ended |= !welcome.unwrap_or(false);
-                }
+                Wake::Revoked => self.ended = true,
             }
         }
     }
@@ -167,10 +161,23 @@ impl Feed {
         }
     }
 
-    /// Reads by itself what the log lacks; a follower that cannot be served is let go.
+    /// Reads by itself what the log lacks; a follower that can never be served is let go.
     async fn catch_up(&mut self) {
         match self.read().await {
-            Ok(there) => self.ended |= !there,
+            Ok(there) => {
+                self.failures = 0;
+                self.ended |= !there;
+            }
+            Err(StoreError::Unavailable { .. }) => {
+                self.failures += 1;
+                // The client is shown that its stream lives on.
+                self.ready.push_back(frame::PING);
+                tokio::select! {
+                    () = self.token.revoked() => self.ended = true,
+                    () = self.chat.ports().end.cancelled() => self.ended = true,
+                    () = sleep(RETRY_BACKOFF.delay(self.failures, rand::random())) => {}
+                }
+            }
             Err(error) => {
                 tracing::warn!(
                     chat.id = %self.id,
@@ -186,9 +193,8 @@ impl Feed {
     async fn read(&mut self) -> Result<bool, StoreError> {
         // Before the read: if it is older than the next reset, it is made again.
         let epoch = self.chat.board().epoch();
-        let reach = self.caller.reach();
         metrics::counter!(CHAT_READS.name, "for" => "one").increment(1);
-        let read = self.chat.ports().chats.changes(self.id, reach, self.version).await?;
+        let read = self.chat.ports().chats.changes(self.id, self.reach, self.version).await?;
         let Some(mut changes) = read else { return Ok(false) };
         self.epoch = epoch;
         self.chat.begin(changes.chat.version, changes.place.take());
@@ -199,7 +205,7 @@ impl Feed {
         if self.version.is_none() || changes.reset {
             let reset = changes.reset.then_some(frame::HISTORY_RESET);
             let (snapshot, delta) = Delta::with_snapshot(changes);
-            self.told = Some(Arc::clone(&delta.stand));
+            self.told = Some(delta.stand.told());
             self.version = Some(delta.reached);
             self.tell(&delta, reset.into_iter().chain([snapshot]).collect());
         } else {
@@ -208,24 +214,18 @@ impl Feed {
         Ok(true)
     }
 
-    /// Queues `first` and what is new of `delta`; only the last event carries the version.
-    ///
-    /// A client that is cut off in between then asks again from the version before.
+    /// Queues `first` and what is new of `delta`.
     fn tell(&mut self, delta: &Delta, first: Vec<Bytes>) {
         let mut told = first;
         told.extend(delta.messages_after(self.version));
         if !delta.is_page {
-            told.extend(delta.stand.differing(self.told.as_deref()));
-            self.told = Some(Arc::clone(&delta.stand));
+            told.extend(delta.stand.differing(self.told));
+            self.told = Some(delta.stand.told());
             self.ended |= self.until == Until::Rest && delta.stand.is_at_rest();
         }
         self.version = Some(delta.reached);
         self.is_current = !delta.is_page;
-        let last = told.len().saturating_sub(1);
-        for (index, event) in told.into_iter().enumerate() {
-            let end = if index == last { frame::end(delta.reached) } else { frame::END };
-            self.ready.extend([event, end]);
-        }
+        self.ready.extend(frame::ended(told, delta.reached));
     }
 }
 

@@ -6,22 +6,30 @@
 //! The keeper also holds the relay of the chat's parts, if its owner is elsewhere.
 //! The chat is here until its last follower has gone.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use musterbeat_core::chat::Place;
 use musterbeat_core::id::{ChatId, Version};
 use musterbeat_core::port::{ChatReader, Topic, Watch, Watcher};
 use musterbeat_engine::parts::{PartReader, PartStreams};
 use tokio::sync::{Notify, OnceCell};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::time::interval;
+use tokio_util::sync::CancellationToken;
 
+use super::PING_INTERVAL;
 use super::keeper::Keeper;
 use super::log::{Found, Log};
 use super::watching::watch;
 use crate::cluster::Cluster;
 use crate::http::problem::Problem;
 use crate::metrics::CHATS_FOLLOWED;
+use crate::weak_map::WeakMap;
+
+/// In how many slices chats are pinged, so that they do not all wake at once.
+const PING_SLICES: u32 = 32;
+
+/// A keeper looks for changes, whatever notices say, once in so many pings: each 30 s.
+const LOOK_ROUNDS: u32 = 2;
 
 /// What following chats takes.
 pub(crate) struct FollowPorts {
@@ -35,83 +43,86 @@ pub(crate) struct FollowPorts {
 
 /// The chats that are followed. Clones share them.
 #[derive(Clone)]
-pub(crate) struct Followed(Arc<Registry>);
-
-pub(super) struct Registry {
-    pub(super) ports: FollowPorts,
-    /// INVARIANT: a chat that can be upgraded has followers.
-    chats: Mutex<HashMap<ChatId, Weak<FollowedChat>>>,
+pub(crate) struct Followed {
+    ports: Arc<FollowPorts>,
+    /// Held by their followers.
+    chats: Arc<WeakMap<ChatId, FollowedChat>>,
 }
 
 impl Followed {
     /// Nothing is followed.
     pub(crate) fn new(ports: FollowPorts) -> Self {
-        Self(Arc::new(Registry { ports, chats: Mutex::default() }))
+        Self { ports: Arc::new(ports), chats: Arc::default() }
     }
 
     /// Begins to follow a chat, there or not: changes from here on will be in its log.
     pub(super) async fn follow(&self, chat: ChatId) -> Result<Arc<FollowedChat>, Problem> {
-        let followed = self.0.attach(chat);
+        let is_fit = |followed: &FollowedChat| !followed.board.has_ended();
+        let make = || FollowedChat::new(Arc::clone(&self.ports), chat);
+        let followed = self.chats.hold(chat, is_fit, make);
         let watching = followed.watcher.get_or_try_init(async || {
-            let watcher = watch(&*self.0.ports.watch, Topic::Chat, chat.uuid()).await?;
+            let watcher = watch(&*self.ports.watch, Topic::Chat, chat.uuid()).await?;
             Ok::<_, Problem>(Mutex::new(Some(watcher)))
         });
         watching.await?;
+        // Those that come later are not among those that were called at the end.
+        if self.ports.end.is_cancelled() {
+            followed.board.call(|call| call.is_closing = true);
+        }
         Ok(followed)
     }
-}
 
-impl Registry {
-    fn attach(self: &Arc<Self>, chat: ChatId) -> Arc<FollowedChat> {
-        let mut chats = self.chats();
-        let there = chats.get(&chat).and_then(Weak::upgrade);
-        if let Some(followed) = &there
-            && !followed.board.has_ended()
-        {
-            return Arc::clone(followed);
+    /// Has followers pinged and keepers look now and then, and keepers at the end once more.
+    ///
+    /// One timer for all: ten thousand streams that rest have none of their own.
+    pub(crate) async fn run(self) {
+        let mut tick = interval(PING_INTERVAL / PING_SLICES);
+        for number in (0..PING_SLICES * LOOK_ROUNDS).cycle() {
+            tokio::select! {
+                () = self.ports.end.cancelled() => break,
+                _ = tick.tick() => {}
+            }
+            for chat in self.chats.keys() {
+                // The last bits of ids are random, whatever their version.
+                let [.., last] = *chat.uuid().as_bytes();
+                let turn = u32::from(last) % (PING_SLICES * LOOK_ROUNDS);
+                if turn % PING_SLICES == number % PING_SLICES {
+                    self.on_board(chat, Board::ping);
+                }
+                if turn == number {
+                    self.on_board(chat, |board| board.call(|call| call.is_look_due = true));
+                }
+            }
         }
-        let followed = Arc::new(FollowedChat::new(Arc::clone(self), chat));
-        chats.insert(chat, Arc::downgrade(&followed));
-        drop(chats);
-        // Only after the lock is released: it may be the last, and takes itself out.
-        drop(there);
-        followed
+        for chat in self.chats.keys() {
+            self.on_board(chat, |board| board.call(|call| call.is_closing = true));
+        }
     }
 
-    /// Takes a chat out, unless another one of its name is there by now.
-    fn detach(&self, chat: ChatId, followed: *const FollowedChat) {
-        let mut chats = self.chats();
-        if chats.get(&chat).is_some_and(|there| std::ptr::eq(there.as_ptr(), followed)) {
-            chats.remove(&chat);
+    fn on_board(&self, chat: ChatId, write: impl FnOnce(&Board)) {
+        if let Some(followed) = self.chats.get(&chat) {
+            write(&followed.board);
         }
-    }
-
-    fn chats(&self) -> MutexGuard<'_, HashMap<ChatId, Weak<FollowedChat>>> {
-        // No step of a change panics halfway, so the map is whole even if its lock is poisoned.
-        self.chats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A chat with followers in this process.
 pub(super) struct FollowedChat {
-    registry: Arc<Registry>,
+    ports: Arc<FollowPorts>,
     chat: ChatId,
     /// Begun by the first follower, and taken by the keeper.
     watcher: OnceCell<Mutex<Option<Box<dyn Watcher>>>>,
     board: Arc<Board>,
-    _end: DropGuard,
 }
 
 impl FollowedChat {
-    fn new(registry: Arc<Registry>, chat: ChatId) -> Self {
+    fn new(ports: Arc<FollowPorts>, chat: ChatId) -> Self {
         metrics::gauge!(CHATS_FOLLOWED.name).increment(1);
-        let board = Arc::new(Board::default());
-        let end = board.deserted.clone().drop_guard();
-        Self { registry, chat, watcher: OnceCell::new(), board, _end: end }
+        Self { ports, chat, watcher: OnceCell::new(), board: Arc::default() }
     }
 
     pub(super) fn ports(&self) -> &FollowPorts {
-        &self.registry.ports
+        &self.ports
     }
 
     pub(super) fn board(&self) -> &Arc<Board> {
@@ -119,7 +130,7 @@ impl FollowedChat {
     }
 
     pub(super) fn parts(&self) -> PartReader {
-        self.registry.ports.parts.subscribe(self.chat.into())
+        self.ports.parts.subscribe(self.chat.into())
     }
 
     /// Starts the keeper, unless it is there, where a follower's own read has ended.
@@ -130,16 +141,16 @@ impl FollowedChat {
             .and_then(|watcher| watcher.lock().unwrap_or_else(PoisonError::into_inner).take());
         let Some(watcher) = watcher else { return };
         self.board.begin(version);
-        let registry = Arc::clone(&self.registry);
+        let ports = Arc::clone(&self.ports);
         let board = Arc::clone(&self.board);
-        let keeper = Keeper::new(registry, board, self.chat, watcher);
-        tokio::spawn(keeper.keep(place));
+        let keeper = Keeper::new(ports, board, self.chat, watcher, place);
+        tokio::spawn(keeper.keep());
     }
 }
 
 impl Drop for FollowedChat {
     fn drop(&mut self) {
-        self.registry.detach(self.chat, self);
+        self.board.call(|call| call.is_deserted = true);
         metrics::gauge!(CHATS_FOLLOWED.name).decrement(1);
     }
 }
@@ -150,10 +161,8 @@ pub(super) struct Board {
     state: Mutex<State>,
     /// Rung whenever the state changes.
     pub(super) changed: Notify,
-    /// Rung by a follower who cannot go on with the log as it is.
-    pub(super) doubted: Notify,
-    /// Cancelled when the last follower has gone.
-    pub(super) deserted: CancellationToken,
+    /// Rung for the keeper, also by a follower who cannot go on with the log as it is.
+    pub(super) called: Notify,
 }
 
 #[derive(Default)]
@@ -163,6 +172,20 @@ struct State {
     epoch: u32,
     /// Whether nothing will be added any more.
     ended: bool,
+    call: Call,
+    /// Pings so far.
+    pings: u32,
+}
+
+/// Why a keeper is called, beside for a look at once.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Call {
+    /// Whether the last follower has gone.
+    pub(super) is_deserted: bool,
+    /// Whether the server ends.
+    pub(super) is_closing: bool,
+    /// Whether notices have been trusted for long enough.
+    pub(super) is_look_due: bool,
 }
 
 impl Board {
@@ -181,6 +204,27 @@ impl Board {
 
     pub(super) fn has_ended(&self) -> bool {
         self.state().ended
+    }
+
+    /// Returns why the keeper is called; a look is due once.
+    pub(super) fn take_call(&self) -> Call {
+        let mut state = self.state();
+        let call = state.call;
+        state.call.is_look_due = false;
+        call
+    }
+
+    /// Waits until nobody needs the keeper any more.
+    pub(super) async fn is_over(&self) {
+        loop {
+            let call = self.state().call;
+            if call.is_deserted || call.is_closing {
+                // For the next who waits.
+                self.called.notify_one();
+                return;
+            }
+            self.called.notified().await;
+        }
     }
 
     /// Changes the log, if it was begun, and wakes the followers.
@@ -208,6 +252,21 @@ impl Board {
     pub(super) fn end(&self) {
         self.state().ended = true;
         self.changed.notify_waiters();
+    }
+
+    /// Returns how many pings there were.
+    pub(super) fn pings(&self) -> u32 {
+        self.state().pings
+    }
+
+    fn ping(&self) {
+        self.state().pings += 1;
+        self.changed.notify_waiters();
+    }
+
+    fn call(&self, why: impl FnOnce(&mut Call)) {
+        why(&mut self.state().call);
+        self.called.notify_one();
     }
 
     fn begin(&self, version: Version) {

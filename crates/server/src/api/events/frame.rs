@@ -1,16 +1,17 @@
 //! Frames of server-sent events, made once and shared by all who are sent them.
 
+use std::fmt::Display;
+
 use bytes::Bytes;
-use musterbeat_core::id::Version;
 use musterbeat_engine::parts::PartId;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-/// Ends a frame that carries no version.
-pub(super) const END: Bytes = Bytes::from_static(b"\n");
+/// Ends a frame that carries no id.
+const END: Bytes = Bytes::from_static(b"\n");
 
 /// What a quiet stream sends.
-pub(super) const PING: Bytes = Bytes::from_static(b"event: ping\ndata: {}\n\n");
+pub(in crate::api) const PING: Bytes = Bytes::from_static(b"event: ping\ndata: {}\n\n");
 
 /// Tells that a snapshot follows, since the history was replaced.
 pub(super) const HISTORY_RESET: Bytes = Bytes::from_static(b"event: history_reset\ndata: {}\n");
@@ -28,21 +29,25 @@ struct Resync {
     missed: u64,
 }
 
-/// Makes a frame without its end, so that it can be shared by those with and without a version.
-pub(super) fn begun(name: &str, data: &impl Serialize) -> Bytes {
+/// Makes a frame without its end, so that it can be shared by those with and without an id.
+pub(in crate::api) fn begun(name: &str, data: &impl Serialize) -> Bytes {
     let frame = format!("event: {name}\ndata: {}\n", json(data)).into_bytes();
     // Boxing gives back what the vector reserved.
     Bytes::from(frame.into_boxed_slice())
 }
 
-/// Encodes what an event says.
-pub(in crate::api) fn json(value: &impl Serialize) -> String {
+fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("an event has no keys that JSON lacks")
 }
 
-/// Ends a frame with the version that its change led to.
-pub(super) fn end(version: Version) -> Bytes {
-    Bytes::from(format!("id: {version}\n\n"))
+/// Ends frames that were begun; only the last carries the id of what they tell together.
+///
+/// A client that is cut off in between then asks again from the id before.
+pub(in crate::api) fn ended(begun: Vec<Bytes>, id: impl Display) -> impl Iterator<Item = Bytes> {
+    let last = begun.len().saturating_sub(1);
+    let end = Bytes::from(format!("id: {id}\n\n"));
+    let ends = move |index| if index == last { end.clone() } else { END };
+    begun.into_iter().enumerate().flat_map(move |(index, frame)| [frame, ends(index)])
 }
 
 /// Tells that pieces were missed.
@@ -102,10 +107,12 @@ mod tests {
     }
 
     #[test]
-    fn frame_ends_with_or_without_a_version() {
-        let frame = begun("queue", &[1, 2]);
-        assert_eq!(frame, "event: queue\ndata: [1,2]\n");
-        assert_eq!(end(Version(5)), "id: 5\n\n");
+    fn only_the_last_of_several_frames_carries_their_id() {
+        let frames = vec![begun("message", &[1, 2]), begun("queue", &[3])];
+        let frames: Vec<_> = ended(frames, 5).collect();
+        let text = "event: message\ndata: [1,2]\n\nevent: queue\ndata: [3]\nid: 5\n\n";
+        assert_eq!(frames.concat(), text.as_bytes());
+        assert_eq!(ended(vec![], 5).count(), 0);
         assert_eq!(resync(4), "event: resync\ndata: {\"missed\":4}\n\n");
     }
 }

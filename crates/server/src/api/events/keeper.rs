@@ -1,45 +1,31 @@
 //! The task that reads a followed chat for all its followers.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use musterbeat_core::backoff::Backoff;
 use musterbeat_core::chat::{Changes, Place};
 use musterbeat_core::id::ChatId;
 use musterbeat_core::port::{Reach, StoreError, Watcher};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::sleep;
 
-use super::followed::{Board, Registry};
+use super::followed::{Board, FollowPorts};
 use super::log::Delta;
-use super::watching::next_look;
 use crate::cluster::Relay;
+use crate::database::RETRY_BACKOFF;
 use crate::metrics::CHAT_READS;
-
-/// How a keeper waits for a database that does not answer; followers stay.
-const READ_BACKOFF: Backoff =
-    Backoff { delay_first: Duration::from_millis(100), delay_max: Duration::from_secs(5) };
 
 /// Reads a chat when it changes, until its last follower has gone or the server ends.
 pub(super) struct Keeper {
-    registry: Arc<Registry>,
+    ports: Arc<FollowPorts>,
     board: Arc<Board>,
     chat: ChatId,
     watcher: Box<dyn Watcher>,
-    look_at: Instant,
-    /// Reads that failed in a row.
-    failures: u32,
-    relay: Option<(Place, Relay)>,
-}
-
-enum Wake {
-    Deserted,
-    /// The server ends; the last turn may have ended with it.
-    End,
-    Changed,
+    /// Boxed, since most chats are at rest and have none.
+    relay: Option<Box<(Place, Relay)>>,
 }
 
 enum Read {
     Done,
+    /// The database did not answer.
     Failed,
     /// There is nothing to follow any more.
     Gone,
@@ -47,56 +33,60 @@ enum Read {
 
 impl Keeper {
     pub(super) fn new(
-        registry: Arc<Registry>,
+        ports: Arc<FollowPorts>,
         board: Arc<Board>,
         chat: ChatId,
         watcher: Box<dyn Watcher>,
+        place: Option<Place>,
     ) -> Self {
-        let look_at = next_look();
-        Self { registry, board, chat, watcher, look_at, failures: 0, relay: None }
+        let mut keeper = Self { ports, board, chat, watcher, relay: None };
+        keeper.attend(place);
+        keeper
     }
 
-    pub(super) async fn keep(mut self, place: Option<Place>) {
-        self.attend(place);
+    pub(super) async fn keep(mut self) {
         loop {
-            let wake = tokio::select! {
-                biased;
-                () = self.board.deserted.cancelled() => Wake::Deserted,
-                () = self.registry.ports.end.cancelled() => Wake::End,
-                _ = self.watcher.recv() => Wake::Changed,
-                () = self.board.doubted.notified() => Wake::Changed,
-                () = sleep_until(self.look_at) => Wake::Changed,
-            };
-            if matches!(wake, Wake::Deserted) {
+            tokio::select! {
+                () = self.board.called.notified() => {}
+                _ = self.watcher.recv() => {}
+            }
+            let call = self.board.take_call();
+            if call.is_deserted {
                 return;
             }
-            // Not inside `select!`: a call that is given up costs its connection.
-            let read = self.read().await;
-            match (wake, read) {
-                (Wake::Changed, Read::Done) => self.failures = 0,
-                (Wake::Changed, Read::Failed) => self.rest().await,
-                _ => return,
+            // Not inside `select!`, since a call that is given up costs its connection;
+            // boxed, since a keeper rests here and a statement's room is large.
+            let is_there = Box::pin(self.bring_up_to_date(call.is_look_due)).await;
+            // The last turn may have ended with the server, and was read now.
+            if call.is_closing || !is_there {
+                return;
             }
         }
     }
 
-    /// Waits before the next attempt, which a failed read is sure to get.
-    async fn rest(&mut self) {
-        self.failures += 1;
-        self.look_at = Instant::now();
-        tokio::select! {
-            () = self.board.deserted.cancelled() => {}
-            () = self.registry.ports.end.cancelled() => {}
-            () = sleep(READ_BACKOFF.delay(self.failures, rand::random())) => {}
+    /// Reads until the log has everything, or nobody needs it; false when there is no chat.
+    async fn bring_up_to_date(&mut self, is_look: bool) -> bool {
+        let mut failures = 0;
+        loop {
+            match self.read(is_look).await {
+                Read::Done => return true,
+                Read::Gone => return false,
+                Read::Failed => failures += 1,
+            }
+            let pause = sleep(RETRY_BACKOFF.delay(failures, rand::random()));
+            tokio::select! {
+                () = pause => {}
+                () = self.board.is_over() => return false,
+            }
         }
     }
 
     /// Brings the log up to date, page by page.
-    async fn read(&mut self) -> Read {
+    async fn read(&mut self, is_look: bool) -> Read {
         loop {
-            match self.read_page().await {
+            match self.read_page(is_look).await {
                 Ok(Some(true)) => {}
-                Ok(Some(false)) => break,
+                Ok(Some(false)) => return Read::Done,
                 Ok(None) => return Read::Gone,
                 Err(error @ StoreError::Unavailable { .. }) => {
                     tracing::debug!(
@@ -116,31 +106,28 @@ impl Keeper {
                 }
             }
         }
-        self.look_at = next_look();
-        Read::Done
     }
 
     /// Reads a page and says whether there is another; `None` when the chat is not there.
-    async fn read_page(&mut self) -> Result<Option<bool>, StoreError> {
+    async fn read_page(&mut self, is_look: bool) -> Result<Option<bool>, StoreError> {
         let since = self.board.reached();
         metrics::counter!(CHAT_READS.name, "for" => "all").increment(1);
         // Each follower has shown with a read of its own that the chat is within its reach.
-        let read = self.registry.ports.chats.changes(self.chat, Reach::Everything, since).await?;
+        let read = self.ports.chats.changes(self.chat, Reach::Everything, since).await?;
         let Some(mut changes) = read else { return Ok(None) };
         self.attend(changes.place.take());
-        Ok(Some(self.put(changes)))
+        Ok(Some(self.put(changes, is_look)))
     }
 
-    fn put(&mut self, changes: Changes) -> bool {
+    fn put(&mut self, changes: Changes, is_look: bool) -> bool {
         if changes.reset {
             self.board.reset(changes.chat.version);
             return false;
         }
         if Some(changes.reached) <= self.board.reached() {
-            let is_idle = self.look_at <= Instant::now();
             self.board.write(|log| {
                 // Nobody waits for what is in the log any more, if nothing came for so long.
-                if is_idle {
+                if is_look {
                     log.clear();
                 }
             });
@@ -154,16 +141,16 @@ impl Keeper {
 
     /// Has the parts come from where the chat is worked on.
     fn attend(&mut self, place: Option<Place>) {
-        let ports = &self.registry.ports;
+        let ports = &self.ports;
         let place = place.filter(|place| ports.cluster.is_elsewhere(place));
-        if self.relay.as_ref().map(|(place, _)| place) == place.as_ref() {
+        if self.relay.as_ref().map(|relay| &relay.0) == place.as_ref() {
             return;
         }
         // Ended before the next one begins: of one run there is one mirror.
         self.relay = None;
         self.relay = place.map(|place| {
             let relay = ports.cluster.relay(self.chat.into(), &place, &ports.parts);
-            (place, relay)
+            Box::new((place, relay))
         });
     }
 }

@@ -1,11 +1,13 @@
 //! What changed in a followed chat lately, encoded once for all who follow it here.
 
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use musterbeat_core::chat::Changes;
+use musterbeat_core::chat::{self, Changes};
 use musterbeat_core::id::Version;
+use musterbeat_core::run::RunStatus;
 use serde::Serialize;
 
 use super::frame;
@@ -44,49 +46,63 @@ struct QueueEvent<'a> {
 /// How a chat stands, as events tell it.
 #[derive(Debug)]
 pub(super) struct Stand {
-    status: Status,
-    archived: bool,
-    told_status: Bytes,
-    told_error: Option<Bytes>,
-    told_queue: Bytes,
-    is_at_rest: bool,
+    told: Told,
+    status: Bytes,
+    error: Option<Bytes>,
+    queue: Bytes,
+}
+
+/// What tells one stand from another; small, since each follower keeps what it was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    status: (RunStatus, bool),
+    /// Hashes of what events said: that two of one chat are equal by chance, nobody lives to see.
+    error: u64,
+    queue: u64,
 }
 
 impl Stand {
-    fn of(chat: &Chat, queue: &[Queued]) -> Self {
-        let (status, archived) = (chat.status(), chat.archived());
-        let told_status = StatusEvent { status, archived, version: chat.version() };
-        Self {
-            status,
-            archived,
-            told_status: frame::begun("status", &told_status),
-            told_error: chat.error().map(|error| frame::begun("error", &ErrorEvent { error })),
-            told_queue: frame::begun("queue", &QueueEvent { queue }),
-            is_at_rest: chat.is_at_rest(),
-        }
+    fn of(chat: &chat::Chat, queue: &[Queued]) -> Self {
+        let (status, archived) = (chat.status, chat.archived);
+        let told_status = StatusEvent { status: status.into(), archived, version: chat.version.0 };
+        let error = chat.error.as_deref();
+        let error = error.map(|error| frame::begun("error", &ErrorEvent { error }));
+        let queue = frame::begun("queue", &QueueEvent { queue });
+        let told = Told { status: (status, archived), error: hash(&error), queue: hash(&queue) };
+        Self { told, status: frame::begun("status", &told_status), error, queue }
     }
 
     /// Returns what is to be told to one who was told `before`.
-    pub(super) fn differing(&self, before: Option<&Self>) -> impl Iterator<Item = Bytes> {
-        let queue = before.is_none_or(|before| before.told_queue != self.told_queue);
-        let error = before.is_none_or(|before| before.told_error != self.told_error);
-        let status = before
-            .is_none_or(|before| (before.status, before.archived) != (self.status, self.archived));
-        let error = if error { self.told_error.as_ref() } else { None };
-        let queue = queue.then_some(&self.told_queue);
-        let status = status.then_some(&self.told_status);
+    pub(super) fn differing(&self, before: Option<Told>) -> impl Iterator<Item = Bytes> {
+        let queue = before.is_none_or(|before| before.queue != self.told.queue);
+        let error = before.is_none_or(|before| before.error != self.told.error);
+        let status = before.is_none_or(|before| before.status != self.told.status);
+        let error = if error { self.error.as_ref() } else { None };
+        let queue = queue.then_some(&self.queue);
+        let status = status.then_some(&self.status);
         [queue, error, status].into_iter().flatten().cloned()
+    }
+
+    /// Returns what one who was told all of it keeps.
+    pub(super) fn told(&self) -> Told {
+        self.told
     }
 
     /// Says whether the chat has nothing to do until somebody asks.
     pub(super) fn is_at_rest(&self) -> bool {
-        self.is_at_rest
+        self.told.status.0.is_at_rest()
     }
 
     fn bytes(&self) -> usize {
-        let error = self.told_error.as_ref().map_or(0, Bytes::len);
-        size_of::<Self>() + self.told_status.len() + self.told_queue.len() + error
+        let error = self.error.as_ref().map_or(0, Bytes::len);
+        size_of::<Self>() + self.status.len() + self.queue.len() + error
     }
+}
+
+fn hash(told: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    told.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// One read of a chat's changes, or a page of one.
@@ -97,14 +113,13 @@ pub(super) struct Delta {
     pub(super) reached: Version,
     /// Whether there is more already: how the chat stands is told with the last page.
     pub(super) is_page: bool,
-    pub(super) stand: Arc<Stand>,
+    pub(super) stand: Stand,
 }
 
 impl Delta {
     /// Encodes what changed.
     pub(super) fn of(changes: Changes) -> Self {
         let is_page = changes.reached < changes.chat.version;
-        let chat = Chat::from(changes.chat);
         let queue: Vec<Queued> = changes.queue.into_iter().map(Queued::from).collect();
         let messages = changes.messages.into_iter().map(|message| {
             let version = message.version;
@@ -114,19 +129,19 @@ impl Delta {
             messages: messages.collect(),
             reached: changes.reached,
             is_page,
-            stand: Arc::new(Stand::of(&chat, &queue)),
+            stand: Stand::of(&changes.chat, &queue),
         }
     }
 
     /// Encodes everything as one event, and returns it with the rest of the read.
     pub(super) fn with_snapshot(changes: Changes) -> (Bytes, Self) {
         let is_page = changes.reached < changes.chat.version;
-        let chat = Chat::from(changes.chat);
         let queue: Vec<Queued> = changes.queue.into_iter().map(Queued::from).collect();
+        let stand = Stand::of(&changes.chat, &queue);
+        let chat = Chat::from(changes.chat);
         let messages: Vec<_> = changes.messages.into_iter().map(Message::from).collect();
         let snapshot = Snapshot { chat: &chat, messages: &messages, queue: &queue };
         let snapshot = frame::begun("snapshot", &snapshot);
-        let stand = Arc::new(Stand::of(&chat, &queue));
         (snapshot, Self { messages: vec![], reached: changes.reached, is_page, stand })
     }
 

@@ -3,6 +3,8 @@
 use musterbeat_core::chat;
 use musterbeat_core::id::{ChatId, OwnerId, WorkspaceId};
 use musterbeat_core::message::{self, Content, Usage};
+use musterbeat_core::page::{Cursor, Limit};
+use musterbeat_core::timestamp::Timestamp;
 use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
@@ -84,29 +86,6 @@ pub(crate) struct Chat {
     updated_at: OffsetDateTime,
 }
 
-impl Chat {
-    pub(crate) fn status(&self) -> Status {
-        self.status
-    }
-
-    pub(crate) fn version(&self) -> i64 {
-        self.version
-    }
-
-    pub(crate) fn archived(&self) -> bool {
-        self.archived
-    }
-
-    pub(crate) fn error(&self) -> Option<&str> {
-        self.error.as_deref()
-    }
-
-    /// Says whether the chat has nothing to do until somebody asks.
-    pub(crate) fn is_at_rest(&self) -> bool {
-        matches!(self.status, Status::Waiting | Status::Error)
-    }
-}
-
 impl From<chat::Chat> for Chat {
     fn from(chat: chat::Chat) -> Self {
         Self {
@@ -184,11 +163,24 @@ pub(crate) struct Queue {
 /// A page of chats, in the order of the list.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ChatPage {
-    pub(crate) chats: Vec<Chat>,
+    chats: Vec<Chat>,
     /// Send it as `after` for the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    pub(crate) next: Option<String>,
+    next: Option<String>,
+}
+
+impl ChatPage {
+    /// Shows a page of a list that is sorted by `at`; one with as many chats as allowed goes on.
+    pub(crate) fn of(
+        chats: Vec<chat::Chat>,
+        limit: Limit,
+        at: impl Fn(&chat::Chat) -> Timestamp,
+    ) -> Self {
+        let last = chats.last().filter(|_| chats.len() >= limit.rows() as usize);
+        let next = last.map(|last| Cursor { at: at(last), chat: last.id }.to_string());
+        Self { chats: chats.into_iter().map(Chat::from).collect(), next }
+    }
 }
 
 /// A message of a chat.

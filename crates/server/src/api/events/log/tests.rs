@@ -24,14 +24,13 @@ fn text(frame: &Bytes) -> String {
     String::from_utf8(frame.to_vec()).unwrap()
 }
 
-fn stand(status: Status, queue: &'static str) -> Stand {
+fn stand(status: RunStatus, queue: &'static str) -> Stand {
+    let queue = Bytes::from_static(queue.as_bytes());
     Stand {
-        status,
-        archived: false,
-        told_status: Bytes::from_static(b"status"),
-        told_error: None,
-        told_queue: Bytes::from_static(queue.as_bytes()),
-        is_at_rest: false,
+        told: Told { status: (status, false), error: 0, queue: hash(&queue) },
+        status: Bytes::from_static(b"status"),
+        error: None,
+        queue,
     }
 }
 
@@ -45,7 +44,7 @@ fn delta(changed: &[i64], reached: i64, bytes: usize) -> Arc<Delta> {
         messages: messages.collect(),
         reached: Version(reached),
         is_page: false,
-        stand: Arc::new(stand(Status::Running, "queue")),
+        stand: stand(RunStatus::Running, "queue"),
     })
 }
 
@@ -111,13 +110,14 @@ fn log_is_bounded_in_bytes_and_keeps_the_last_change_whatever_its_size() {
 
 #[test]
 fn only_what_differs_from_what_was_told_is_told() {
-    let now = stand(Status::Running, "queue");
+    let now = stand(RunStatus::Running, "queue");
     let check = |before: Option<Stand>, expected: &[&str]| {
-        let told: Vec<_> = now.differing(before.as_ref()).map(|frame| text(&frame)).collect();
+        let told: Vec<_> =
+            now.differing(before.map(|before| before.told())).map(|frame| text(&frame)).collect();
         assert_eq!(told, expected);
     };
     check(None, &["queue", "status"]);
-    check(Some(stand(Status::Running, "queue")), &[]);
-    check(Some(stand(Status::Pending, "queue")), &["status"]);
-    check(Some(stand(Status::Running, "other")), &["queue"]);
+    check(Some(stand(RunStatus::Running, "queue")), &[]);
+    check(Some(stand(RunStatus::Pending, "queue")), &["status"]);
+    check(Some(stand(RunStatus::Running, "other")), &["queue"]);
 }
