@@ -58,8 +58,7 @@ pub struct Server {
     /// Cancelled when a task has ended without which the server is none.
     crippled: CancellationToken,
     worker: JoinHandle<()>,
-    followed: JoinHandle<()>,
-    revocations: JoinHandle<()>,
+    streams: JoinHandle<()>,
     http: JoinHandle<()>,
     upkeep: JoinHandle<()>,
     streams_end: CancellationToken,
@@ -125,12 +124,8 @@ impl Server {
         let rate = Arc::new(Rate::new(settings.rate_per_second, settings.rate_burst));
         let http_end = CancellationToken::new();
         let upkeep = tokio::spawn(upkeep(Arc::clone(&rate), metrics, http_end.clone()));
-        let http = connections::serve(
-            listener,
-            api::router(app, rate),
-            limits(&settings),
-            http_end.clone(),
-        );
+        let router = api::router(app, rate);
+        let http = connections::serve(listener, router, limits(&settings), http_end.clone());
         let announcement = announced(address, &database, &settings, admin_token.as_ref());
         let crippled = CancellationToken::new();
         Ok(Self {
@@ -142,8 +137,7 @@ impl Server {
             database,
             notices,
             worker: essential(worker.run(), &crippled),
-            followed: essential(followed.run(), &crippled),
-            revocations: essential(revocations.run(streams_end.clone()), &crippled),
+            streams: essential(attend(followed, revocations, streams_end.clone()), &crippled),
             http: essential(http, &crippled),
             crippled,
             upkeep,
@@ -203,7 +197,7 @@ impl Server {
         // Connections that do not end in time are dropped with their runtime.
         let served = joined(self.http, tokio::time::sleep(CLOSE_TIMEOUT)).await;
         let served = served.or_else(|failed| if failed.is_panic() { Err(failed) } else { Ok(()) });
-        let kept = self.followed.await.and(self.revocations.await).and(self.upkeep.await);
+        let kept = self.streams.await.and(self.upkeep.await);
         // What it could not tell others find when they look; the database may be away.
         if let Err(error) = self.notices.close(CLOSE_TIMEOUT).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "changes were left untold");
@@ -255,6 +249,11 @@ fn limits(settings: &Settings) -> ConnectionLimits {
         write_time: WRITE_TIME_MAX,
     };
     limits.within_files()
+}
+
+/// Serves what all event streams need, until their end.
+async fn attend(followed: Followed, revocations: Revocations, end: CancellationToken) {
+    tokio::join!(followed.run(), revocations.run(end));
 }
 
 async fn upkeep(
