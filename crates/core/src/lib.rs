@@ -32,8 +32,10 @@ pub mod summons;
 
 pub mod call;
 pub mod chat;
+pub mod diff;
 pub mod lineage;
 pub mod page;
+pub mod refresh;
 
 pub mod backoff;
 pub mod batch;

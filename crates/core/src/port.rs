@@ -5,6 +5,8 @@
 
 mod chats;
 mod clock;
+mod diff;
+mod git;
 mod notice;
 mod runner;
 mod store;
@@ -13,6 +15,8 @@ pub use chats::{
     ApplyError, By, ChatFilter, ChatReader, ChatStore, FamilyFilter, FeedMark, FeedPage, Kin,
 };
 pub use clock::Clock;
+pub use diff::{DiffStore, DiffTarget, Select};
+pub use git::{FetchError, GitHosts, GitProvider};
 pub use notice::{
     Interest, Notice, Publish, PublishError, Resync, ResyncCause, Topic, Watch, WatchError, Watcher,
 };
@@ -28,6 +32,8 @@ pub use store::{
 pub use self::{
     chats::{MockChatReader, MockChatStore},
     clock::MockClock,
+    diff::MockDiffStore,
+    git::{MockGitHosts, MockGitProvider},
     notice::{MockPublish, MockWatch, MockWatcher},
     runner::{MockChatRunner, MockRunContext, MockRunner},
     store::{MockBeatStore, MockLeaseStore, MockRunQueue, MockRunStore},
