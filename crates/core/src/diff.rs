@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::{ChatId, OwnerId};
 use crate::invalid::Invalid;
 use crate::timestamp::Timestamp;
@@ -64,7 +66,8 @@ fn checked(
 }
 
 /// Where a branch's work has come to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum BranchState {
     /// It goes on.
     Open,
@@ -92,7 +95,10 @@ impl fmt::Display for BranchState {
 }
 
 /// What a host tells of a branch, whole: a later one replaces all of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+///
+/// Serialized as it is stored; what a former release did not store is what its default says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct DiffStatus {
     /// The pull request; a host without pull requests has none.
     pub pull: Option<Pull>,
@@ -115,7 +121,8 @@ pub struct DiffStatus {
 }
 
 /// A pull request.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Pull {
     /// Where a person reads it.
     pub url: String,
@@ -134,7 +141,8 @@ pub struct Pull {
 }
 
 /// What the reviewers of a pull request said, the last word of each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Review {
     /// Whether somebody approves and nobody asks for changes.
     pub approved: bool,

@@ -77,6 +77,8 @@ pub struct StaleDiff {
     pub failures: u32,
     /// How long ago it was marked last.
     pub marked_ago: Duration,
+    /// For how long its host wants to be left alone, if it does.
+    pub limited: Option<Duration>,
     /// Which lease this is; a write under an older one is refused.
     pub fence: i64,
     /// How often it had been marked.

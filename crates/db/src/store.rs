@@ -2,6 +2,7 @@
 //! is one transaction.
 
 mod chats;
+mod diffs;
 mod leases;
 mod runs;
 mod tokens;

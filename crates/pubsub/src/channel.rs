@@ -81,7 +81,7 @@ const fn shards(topic: Topic) -> u8 {
     match topic {
         Topic::Chat => 16,
         Topic::Owner => 4,
-        Topic::Pending | Topic::Claimed | Topic::Stop | Topic::Token => 1,
+        Topic::Pending | Topic::Claimed | Topic::Stop | Topic::Token | Topic::Stale => 1,
     }
 }
 
@@ -94,6 +94,7 @@ const fn number(topic: Topic) -> u8 {
         Topic::Token => 3,
         Topic::Stop => 4,
         Topic::Owner => 5,
+        Topic::Stale => 6,
     }
 }
 

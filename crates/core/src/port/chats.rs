@@ -2,6 +2,7 @@ use async_trait::async_trait;
 
 use super::{Reach, StoreError};
 use crate::chat::{Applied, Changes, Chat, ChatPatch, Event, NewChat, Refused, Report};
+use crate::diff::ChatDiff;
 use crate::id::{ChatId, OwnerId, Version};
 use crate::lineage::Lineage;
 use crate::message::{Message, Queued};
@@ -115,11 +116,16 @@ pub struct FeedPage {
     pub mark: FeedMark,
     /// The chats, the last updated first; [`FeedPage::CHATS_MAX`] at most.
     pub chats: Vec<Chat>,
+    /// Branches that changed since the mark; [`FeedPage::DIFFS_MAX`] at most.
+    pub diffs: Vec<ChatDiff>,
 }
 
 impl FeedPage {
     /// Chats of one page, at most: with as many, there may be more.
     pub const CHATS_MAX: u32 = 1_000;
+
+    /// Branches of one page, at most: with as many, there may be more.
+    pub const DIFFS_MAX: u32 = 200;
 }
 
 /// Who changes a chat.

@@ -21,13 +21,22 @@ pub enum Topic {
     Owner,
     /// A token was revoked; the id is the token's.
     Token,
+    /// A chat's branch was marked stale; the id is the chat's.
+    Stale,
 }
 
 impl Topic {
     /// Every topic, in the order in which changes that wait together are told: whoever hears that
     /// a run was claimed and is pending again must hear the latter last.
-    pub const ALL: [Self; 6] =
-        [Self::Claimed, Self::Pending, Self::Stop, Self::Chat, Self::Owner, Self::Token];
+    pub const ALL: [Self; 7] = [
+        Self::Claimed,
+        Self::Pending,
+        Self::Stop,
+        Self::Chat,
+        Self::Owner,
+        Self::Token,
+        Self::Stale,
+    ];
 
     /// Returns the word that metrics use.
     pub const fn as_str(self) -> &'static str {
@@ -38,6 +47,7 @@ impl Topic {
             Self::Chat => "chat",
             Self::Owner => "owner",
             Self::Token => "token",
+            Self::Stale => "stale",
         }
     }
 }

@@ -22,6 +22,7 @@ fn row(number: u128) -> StaleDiff {
         state: None,
         failures: 0,
         marked_ago: Duration::from_secs(10),
+        limited: None,
         fence: 3,
         marks: 5,
     }

@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::select_chats;
+use crate::chat_diff_statuses;
 use crate::row::StatusColumn;
 
 /// Returns the chats of an owner that changed since `mark`, those that have something to do, and
@@ -53,6 +54,10 @@ pub async fn feed(
         &seen,
         i64::from(FeedPage::CHATS_MAX),
     );
-    let chats = query.fetch_all(conn).await?.into_iter().map(Chat::from).collect();
-    Ok(FeedPage { mark: FeedMark(next), chats })
+    let chats = query.fetch_all(&mut *conn).await?.into_iter().map(Chat::from).collect();
+    let diffs = match mark {
+        Some(mark) => chat_diff_statuses::changed(conn, owner, mark.0, FeedPage::DIFFS_MAX).await?,
+        None => vec![],
+    };
+    Ok(FeedPage { mark: FeedMark(next), chats, diffs })
 }

@@ -14,7 +14,7 @@ async fn fragile() -> (PgStore, FaultProxy, TestDatabase) {
     let proxy = FaultProxy::in_front_of(database.url()).await.unwrap();
     let limits = PoolLimits {
         connections_max: 2,
-        acquire_timeout: Duration::from_millis(300),
+        acquire_timeout: Duration::from_secs(2),
         ..PoolLimits::default()
     };
     let pool = connect(&proxy.url(database.url()).unwrap(), &limits).await.unwrap();

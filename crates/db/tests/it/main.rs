@@ -5,6 +5,7 @@
 mod beats;
 mod caps;
 mod chats;
+mod diffs;
 mod doctor;
 mod family;
 mod faults;
