@@ -8,6 +8,47 @@ create type run_status as enum ('waiting', 'pending', 'running', 'interrupting',
 
 create type token_kind as enum ('admin', 'user', 'agent');
 
+create table chat_diff_statuses (
+    chat_id uuid not null,
+    owner_id uuid not null,
+    url text,
+    git_branch text not null default ''::text,
+    git_remote_origin text not null default ''::text,
+    told jsonb,
+    state text generated always as ((told ->> 'state'::text)) stored,
+    problem text,
+    failures integer not null default 0,
+    marks bigint not null default 1,
+    fence bigint not null default 0,
+    stale_at timestamp with time zone,
+    marked_at timestamp with time zone not null default now(),
+    refreshed_at timestamp with time zone,
+    changed_in bigint not null default ((pg_current_xact_id())::text)::bigint,
+    created_at timestamp with time zone not null default now(),
+    updated_at timestamp with time zone not null default now(),
+    question text generated always as (md5(((git_remote_origin || ' '::text) || COALESCE(url, git_branch)))) stored,
+    constraint chat_diff_statuses_pkey PRIMARY KEY (chat_id),
+    constraint chat_diff_statuses_chat_id_fkey FOREIGN KEY (chat_id) REFERENCES chats(id) ON DELETE CASCADE
+) with (
+    autovacuum_vacuum_scale_factor=0.02,
+    autovacuum_vacuum_threshold=500,
+    fillfactor=70
+);
+CREATE INDEX chat_diff_statuses_asked ON public.chat_diff_statuses USING btree (question, owner_id);
+CREATE INDEX chat_diff_statuses_changed ON public.chat_diff_statuses USING btree (owner_id, changed_in);
+CREATE INDEX chat_diff_statuses_stale ON public.chat_diff_statuses USING btree (stale_at) WHERE ((git_branch <> ''::text) AND (git_remote_origin <> ''::text));
+comment on table chat_diff_statuses is 'Branches of chats: where the work is, and what its host told of it.';
+comment on column chat_diff_statuses.owner_id is 'Its chat''s owner, who never changes.';
+comment on column chat_diff_statuses.url is 'The pull request, once there is one.';
+comment on column chat_diff_statuses.told is 'What the host told last, whole; null before, and after the branch changed.';
+comment on column chat_diff_statuses.state is 'open, closed or merged.';
+comment on column chat_diff_statuses.problem is 'Why the last attempt brought no answer.';
+comment on column chat_diff_statuses.failures is 'Attempts in a row without an answer.';
+comment on column chat_diff_statuses.marks is 'Grows when it is marked stale: an answer that is older leaves it stale.';
+comment on column chat_diff_statuses.fence is 'Grows when it is leased or the branch changes: a write under an older one is refused.';
+comment on column chat_diff_statuses.stale_at is 'From when on it may be asked about; while it is leased, until when. Null: only a mark makes it stale.';
+comment on column chat_diff_statuses.changed_in is 'The transaction that last changed what readers see.';
+
 create table chat_messages (
     id bigint not null generated always as identity,
     chat_id uuid not null,
@@ -80,12 +121,21 @@ CREATE INDEX chats_changed_of_owner ON public.chats USING btree (owner_id, chang
 CREATE INDEX chats_of_owner ON public.chats USING btree (owner_id, updated_at DESC, id DESC);
 CREATE INDEX chats_of_parent ON public.chats USING btree (parent_id, created_at, id);
 CREATE INDEX chats_of_root ON public.chats USING btree (root_id, created_at, id);
+CREATE INDEX chats_of_workspace ON public.chats USING btree (workspace_id) WHERE (workspace_id IS NOT NULL);
 comment on table chats is 'Chats; where one stands is in its run.';
 comment on column chats.id is 'The id of its run.';
 comment on column chats.root_id is 'The first ancestor; null for a root.';
 comment on column chats.model is 'The model of the next turn, unless that names another.';
 comment on column chats.updated_at is 'Orders the list: moves on create, user message, finished turn, title and archive.';
 comment on column chats.changed_in is 'The transaction that last changed the row: a feed goes on from those that had ended when it last looked.';
+
+create table git_host_limits (
+    owner_id uuid not null,
+    origin text not null,
+    until timestamp with time zone not null,
+    constraint git_host_limits_pkey PRIMARY KEY (owner_id, origin)
+);
+comment on table git_host_limits is 'Until when nobody asks a host about a repository with an owner''s right.';
 
 create table run_heartbeats (
     run_id uuid not null,

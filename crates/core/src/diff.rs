@@ -97,7 +97,7 @@ impl fmt::Display for BranchState {
 /// What a host tells of a branch, whole: a later one replaces all of it.
 ///
 /// Serialized as it is stored; what a former release did not store is what its default says.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DiffStatus {
     /// The pull request; a host without pull requests has none.
@@ -121,7 +121,7 @@ pub struct DiffStatus {
 }
 
 /// A pull request.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Pull {
     /// Where a person reads it.
@@ -141,7 +141,7 @@ pub struct Pull {
 }
 
 /// What the reviewers of a pull request said, the last word of each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Review {
     /// Whether somebody approves and nobody asks for changes.

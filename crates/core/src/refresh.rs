@@ -148,6 +148,8 @@ pub struct Refreshed {
     pub fence: i64,
     /// How often it had been marked when it was leased.
     pub marks: i64,
+    /// Whether anybody was asked; otherwise only `again` is written.
+    pub asked: bool,
     /// What was told; `None` leaves what is stored.
     pub status: Option<DiffStatus>,
     /// Why nothing was told.
@@ -184,6 +186,7 @@ impl RefreshTimes {
             chat: row.chat,
             fence: row.fence,
             marks: row.marks,
+            asked: true,
             status,
             failures: if problem.is_some() { row.failures.saturating_add(1) } else { 0 },
             problem,
@@ -197,6 +200,7 @@ impl RefreshTimes {
             chat: row.chat,
             fence: row.fence,
             marks: row.marks,
+            asked: false,
             status: None,
             problem: None,
             failures: row.failures,

@@ -314,6 +314,7 @@ struct RefreshedRow<'a> {
     chat_id: Uuid,
     fence: i64,
     marks: i64,
+    asked: bool,
     url: Option<&'a str>,
     told: Option<&'a DiffStatus>,
     problem: Option<&'a str>,
@@ -347,7 +348,7 @@ pub async fn write(
             ), found as materialized (
                 select *
                 from jsonb_to_recordset($1::jsonb) as found
-                    (chat_id uuid, fence bigint, marks bigint, url text, told jsonb, problem text,
+                    (chat_id uuid, fence bigint, marks bigint, asked boolean, url text, told jsonb, problem text,
                      failures integer, again double precision)
             ), limited as materialized (
                 select owner_id, origin, now + wait * interval '1 second' as until
@@ -372,7 +373,7 @@ pub async fn write(
                 update chat_diff_statuses d
                 set url = coalesce(found.url, d.url),
                     told = coalesce(found.told, d.told),
-                    problem = found.problem,
+                    problem = case when found.asked then found.problem else d.problem end,
                     failures = found.failures,
                     refreshed_at =
                         case when found.told is null then d.refreshed_at else clock.now end,
@@ -385,7 +386,7 @@ pub async fn write(
                     changed_in =
                         case when (d.url, d.told, d.problem) is distinct from
                                   (coalesce(found.url, d.url), coalesce(found.told, d.told),
-                                   found.problem)
+                                   case when found.asked then found.problem else d.problem end)
                              then pg_current_xact_id()::text::bigint
                              else d.changed_in end
                 from found, clock
@@ -414,6 +415,7 @@ impl<'a> From<&'a Refreshed> for RefreshedRow<'a> {
             chat_id: refreshed.chat.uuid(),
             fence: refreshed.fence,
             marks: refreshed.marks,
+            asked: refreshed.asked,
             url: told.and_then(|told| told.pull.as_ref()).map(|pull| pull.url.as_str()),
             told,
             problem: refreshed.problem.as_deref(),

@@ -139,6 +139,29 @@ pub(crate) const COMMAND_TURNS: Metric = counter(
     "Turns that the runner `command` ended: answered, failed or stopped.",
 );
 
+pub(crate) const REFRESH_ANSWERS: Metric = counter(
+    "musterbeat_refresh_answers_total",
+    &["outcome"],
+    "Questions about branches that hosts were asked, by what came back.",
+);
+pub(crate) const REFRESHED: Metric = counter(
+    "musterbeat_refreshed_total",
+    &[],
+    "Chats whose branch was asked about, or left alone, and written.",
+);
+pub(crate) const REFRESH_SECONDS: Metric = Metric {
+    name: "musterbeat_refresh_seconds",
+    kind: Kind::Histogram,
+    unit: Unit::Seconds,
+    labels: &[],
+    help: "Time from leasing a batch of stale branches to having written it.",
+};
+pub(crate) const REFRESH_WRITES_GIVEN_UP: Metric = counter(
+    "musterbeat_refresh_writes_given_up_total",
+    &[],
+    "Branches whose state could not be written; they are stale again when their lease ends.",
+);
+
 /// Every metric of this crate.
 pub const METRICS: &[Metric] = &[
     CLAIMS,
@@ -169,4 +192,8 @@ pub const METRICS: &[Metric] = &[
     STREAM_RESYNCS,
     COMMAND_PROGRAMS,
     COMMAND_TURNS,
+    REFRESH_ANSWERS,
+    REFRESHED,
+    REFRESH_SECONDS,
+    REFRESH_WRITES_GIVEN_UP,
 ];

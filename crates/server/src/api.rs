@@ -2,6 +2,7 @@
 
 mod actions;
 mod chats;
+mod diffs;
 mod events;
 mod family;
 mod feed;
@@ -75,6 +76,10 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(events::follow))
         .routes(routes!(family::children))
         .routes(routes!(family::wait))
+        .routes(routes!(diffs::read_many))
+        .routes(routes!(diffs::read, diffs::mark_chat))
+        .routes(routes!(diffs::refresh))
+        .routes(routes!(diffs::mark_workspace))
         .routes(routes!(tokens::create))
         .routes(routes!(tokens::revoke))
         .routes(routes!(workers::list));

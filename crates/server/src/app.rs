@@ -7,6 +7,7 @@ use musterbeat_core::port::{ChatReader, Publish, Watch};
 use musterbeat_db::PgStore;
 use musterbeat_engine::chat::Chats;
 use musterbeat_engine::parts::PartStreams;
+use musterbeat_engine::refresh::Refresher;
 use musterbeat_engine::shutdown::Shutdown;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +22,7 @@ pub(crate) struct App {
     pub(crate) chats: Chats,
     pub(crate) chat_reader: Arc<dyn ChatReader>,
     pub(crate) store: PgStore,
+    pub(crate) refresher: Refresher,
     pub(crate) publish: Arc<dyn Publish>,
     pub(crate) watch: Arc<dyn Watch>,
     pub(crate) parts: PartStreams,

@@ -135,6 +135,7 @@ pub fn all() -> impl Iterator<Item = &'static Metric> {
     let crates = [
         musterbeat_db::metrics::METRICS,
         musterbeat_engine::metrics::METRICS,
+        musterbeat_git::metrics::METRICS,
         musterbeat_pubsub::metrics::METRICS,
         METRICS,
     ];

@@ -1,37 +1,31 @@
-//! The wiring: database, store, notices, worker and HTTP, from start to end.
+//! A server from start to end: database, notices, worker and HTTP.
+
+mod wiring;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use musterbeat_core::id::WorkerId;
-use musterbeat_core::port::{ChatReader, ChatRunner, Lease, Publish, Watch};
-use musterbeat_db::PgBeats;
+use musterbeat_core::port::ChatRunner;
 use musterbeat_db::tokens::TokenKind;
-use musterbeat_engine::chat::{AwaitTimes, ChatPorts, ChatRuns, Chats};
-use musterbeat_engine::clock::SystemClock;
-use musterbeat_engine::command::{Command, CommandLimits};
-use musterbeat_engine::echo::Echo;
 use musterbeat_engine::parts::{PartLimits, PartStreams};
 use musterbeat_engine::shutdown::Shutdown;
-use musterbeat_engine::worker::{Ports, Serving, Worker, WorkerOptions};
-use musterbeat_pubsub::{PgTransport, PgTransportOptions};
-use secrecy::{ExposeSecret, SecretString};
+use musterbeat_pubsub::PgTransport;
+use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
-use crate::api::{self, FollowPorts, Followed};
+use self::wiring::Wiring;
+use crate::api;
 use crate::app::App;
 use crate::cluster::Cluster;
 use crate::database::Database;
 use crate::http::connections::{self, ConnectionLimits};
 use crate::http::limits::{Rate, TIME_MAX};
 use crate::readiness::Readiness;
-use crate::revocation::Revocations;
-use crate::settings::{RunnerChoice, Settings};
+use crate::settings::Settings;
 use crate::{announce, identity, metrics};
 
 /// How long requests and the pool may take to end once everything else has.
@@ -58,7 +52,8 @@ pub struct Server {
     /// Cancelled when a task has ended without which the server is none.
     crippled: CancellationToken,
     worker: JoinHandle<()>,
-    streams: JoinHandle<()>,
+    /// Of event streams and of the refresher.
+    tasks: [JoinHandle<()>; 3],
     http: JoinHandle<()>,
     upkeep: JoinHandle<()>,
     streams_end: CancellationToken,
@@ -71,7 +66,7 @@ impl Server {
     /// # Errors
     /// Says what could not be started, and what to do; what had been started is stopped.
     pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Self> {
-        let answers = chosen(&settings);
+        let answers = wiring::chosen(&settings);
         Self::start_with_runner(settings, answers, shutdown).await
     }
 
@@ -93,41 +88,42 @@ impl Server {
         let database = Database::open(&settings).await?;
         let admin_token = first_admin(&database, &settings).await?;
 
-        let notices = transport(&settings, &database)?;
-        let publish: Arc<dyn Publish> = Arc::new(notices.clone());
-        let watch: Arc<dyn Watch> = Arc::new(notices.clone());
+        let notices = wiring::transport(&settings, &database)?;
+        let wiring = Wiring::of(&settings, &database, &notices);
         let parts = PartStreams::new(PartLimits::default(), api::part_frame);
-        let chat_reader: Arc<dyn ChatReader> = Arc::new(database.store.clone());
-        let chats = chats(&settings, &database, &publish, &watch);
-        let ports = ports(&settings, &database, &publish, &watch)?;
-        let worker = worker(&settings, ports, &chats, answers, parts.clone(), shutdown.clone())?;
+        let chats = wiring.chats();
+        let worker = wiring.worker(&chats, answers, parts.clone(), shutdown.clone())?;
         let streams_end = CancellationToken::new();
         let cluster = Cluster::of(&settings)?;
-        let followed = followed(&chat_reader, &watch, &parts, &cluster, &streams_end);
-        let revocations = Revocations::new(database.store.clone(), Arc::clone(&watch));
         let app = App {
             chats,
-            chat_reader,
+            chat_reader: Arc::new(database.store.clone()),
             store: database.store.clone(),
-            followed: followed.clone(),
-            revocations: revocations.clone(),
+            refresher: wiring.refresher()?,
+            followed: wiring.followed(&parts, &cluster, &streams_end),
+            revocations: wiring.revocations(),
             cluster,
             readiness: Readiness::of(database.store.clone()),
-            publish,
-            watch,
+            publish: wiring.publish,
+            watch: wiring.watch,
             parts,
             shutdown: shutdown.clone(),
             streams_end: streams_end.clone(),
             metrics: metrics.clone(),
             dev: settings.dev,
         };
+        let crippled = CancellationToken::new();
+        let tasks = [
+            essential(app.followed.clone().run(), &crippled),
+            essential(app.revocations.clone().run(streams_end.clone()), &crippled),
+            essential(app.refresher.clone().run(shutdown.clone()), &crippled),
+        ];
         let rate = Arc::new(Rate::new(settings.rate_per_second, settings.rate_burst));
         let http_end = CancellationToken::new();
         let upkeep = tokio::spawn(upkeep(Arc::clone(&rate), metrics, http_end.clone()));
         let router = api::router(app, rate);
         let http = connections::serve(listener, router, limits(&settings), http_end.clone());
         let announcement = announced(address, &database, &settings, admin_token.as_ref());
-        let crippled = CancellationToken::new();
         Ok(Self {
             address,
             announcement,
@@ -137,7 +133,7 @@ impl Server {
             database,
             notices,
             worker: essential(worker.run(), &crippled),
-            streams: essential(attend(followed, revocations, streams_end.clone()), &crippled),
+            tasks,
             http: essential(http, &crippled),
             crippled,
             upkeep,
@@ -197,7 +193,10 @@ impl Server {
         // Connections that do not end in time are dropped with their runtime.
         let served = joined(self.http, tokio::time::sleep(CLOSE_TIMEOUT)).await;
         let served = served.or_else(|failed| if failed.is_panic() { Err(failed) } else { Ok(()) });
-        let kept = self.streams.await.and(self.upkeep.await);
+        let mut kept = self.upkeep.await;
+        for task in self.tasks {
+            kept = kept.and(task.await);
+        }
         // What it could not tell others find when they look; the database may be away.
         if let Err(error) = self.notices.close(CLOSE_TIMEOUT).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "changes were left untold");
@@ -251,11 +250,6 @@ fn limits(settings: &Settings) -> ConnectionLimits {
     limits.within_files()
 }
 
-/// Serves what all event streams need, until their end.
-async fn attend(followed: Followed, revocations: Revocations, end: CancellationToken) {
-    tokio::join!(followed.run(), revocations.run(end));
-}
-
 async fn upkeep(
     rate: Arc<Rate>,
     metrics: metrics_exporter_prometheus::PrometheusHandle,
@@ -272,108 +266,6 @@ async fn upkeep(
     }
 }
 
-fn transport(settings: &Settings, database: &Database) -> anyhow::Result<PgTransport> {
-    let options = PgTransportOptions {
-        silence: settings.notify_silence,
-        probe_timeout: settings.notify_probe_timeout,
-        min_interval: settings.notify_min_interval,
-        ..PgTransportOptions::DEFAULT
-    };
-    Ok(PgTransport::start(database.url.expose_secret(), &options)?)
-}
-
-fn followed(
-    chats: &Arc<dyn ChatReader>,
-    watch: &Arc<dyn Watch>,
-    parts: &PartStreams,
-    cluster: &Cluster,
-    end: &CancellationToken,
-) -> Followed {
-    Followed::new(FollowPorts {
-        chats: Arc::clone(chats),
-        watch: Arc::clone(watch),
-        parts: parts.clone(),
-        cluster: cluster.clone(),
-        end: end.clone(),
-    })
-}
-
-fn chats(
-    settings: &Settings,
-    database: &Database,
-    publish: &Arc<dyn Publish>,
-    watch: &Arc<dyn Watch>,
-) -> Chats {
-    let ports = ChatPorts {
-        store: Arc::new(database.store.clone()),
-        publish: Arc::clone(publish),
-        watch: Arc::clone(watch),
-    };
-    let times = AwaitTimes { timeout: settings.await_timeout, poll: settings.await_poll };
-    Chats::new(ports).with_await_times(times)
-}
-
-fn ports(
-    settings: &Settings,
-    database: &Database,
-    publish: &Arc<dyn Publish>,
-    watch: &Arc<dyn Watch>,
-) -> anyhow::Result<Ports> {
-    let store = Arc::new(database.store.clone());
-    let beats = PgBeats::new(database.url.expose_secret(), settings.beat_interval)?;
-    Ok(Ports {
-        leases: store.clone(),
-        beats: Arc::new(beats),
-        runs: store.clone(),
-        queue: store,
-        publish: Arc::clone(publish),
-        watch: Arc::clone(watch),
-        clock: Arc::new(SystemClock::default()),
-    })
-}
-
-/// Returns who answers chats as the settings say.
-fn chosen(settings: &Settings) -> Arc<dyn ChatRunner> {
-    match &settings.runner {
-        RunnerChoice::Echo => Arc::new(Echo { pace: settings.echo_pace }),
-        RunnerChoice::Command(program) => Arc::new(Command {
-            program: program.clone(),
-            args: vec![],
-            limits: CommandLimits::default(),
-        }),
-    }
-}
-
-fn worker(
-    settings: &Settings,
-    ports: Ports,
-    chats: &Chats,
-    answers: Arc<dyn ChatRunner>,
-    parts: PartStreams,
-    shutdown: Shutdown,
-) -> anyhow::Result<Worker> {
-    let serving = Serving {
-        runner: Arc::new(ChatRuns::new(chats.clone(), answers)),
-        capacity: settings.capacity.get() as usize,
-    };
-    let options = WorkerOptions {
-        lease: Lease {
-            worker: WorkerId::new(Uuid::now_v7()),
-            name: host_name(),
-            advertise_url: settings.advertise_url.clone(),
-            release: env!("CARGO_PKG_VERSION").to_owned(),
-            capacity: settings.capacity.get(),
-        },
-        times: settings.lease_times()?,
-        claim_batch: settings.claim_batch.get(),
-        poll_interval: settings.poll_interval,
-        drain_timeout: settings.drain_timeout,
-        attempts_max: settings.max_attempts.get(),
-        stamp_runs: settings.stamp_runs,
-    };
-    Ok(Worker::new(ports, vec![serving], parts, options, shutdown))
-}
-
 /// Makes the admin's token at the first start.
 async fn first_admin(
     database: &Database,
@@ -384,10 +276,6 @@ async fn first_admin(
     }
     let minted = identity::mint(&database.store, TokenKind::Admin, None, "first start").await?;
     Ok(Some(minted.text))
-}
-
-fn host_name() -> String {
-    std::env::var("HOSTNAME").unwrap_or_else(|_| "musterbeat".to_owned())
 }
 
 #[cfg(test)]

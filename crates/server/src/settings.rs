@@ -112,6 +112,8 @@ pub struct Settings {
     /// How often they look, whatever notices say.
     #[serde(with = "humantime_serde")]
     pub await_poll: Duration,
+    /// Hosts of the branches that chats work on.
+    pub git: Vec<GitHost>,
     /// Connections of clients at once.
     pub connections_max: NonZeroU32,
     /// Connections of one address at once.
@@ -120,6 +122,35 @@ pub struct Settings {
     pub rate_per_second: NonZeroU32,
     /// Requests that one caller may send at once.
     pub rate_burst: NonZeroU32,
+}
+
+/// A host of branches, or a folder of repositories.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GitHost {
+    /// Which origins: the host's name, such as `github.com`, or a folder and all below it.
+    pub origin: String,
+    /// What tells of their branches.
+    pub provider: GitProviderKind,
+    /// Where its API is, if that does not follow from its name.
+    #[serde(default)]
+    pub api: Option<String>,
+    /// With which right it is asked.
+    #[serde(default)]
+    pub token: Option<SecretString>,
+    /// Whether to ask for reviews, which takes a further call for each pull request that changed.
+    #[serde(default)]
+    pub reviews: bool,
+}
+
+/// What tells of branches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GitProviderKind {
+    /// The REST API of GitHub, and of those that are compatible with it.
+    Github,
+    /// Repositories in a folder of this machine.
+    Local,
 }
 
 /// Who answers chats.
@@ -181,6 +212,7 @@ impl Default for Settings {
             running_max: None,
             await_timeout: AwaitTimes::default().timeout,
             await_poll: AwaitTimes::default().poll,
+            git: vec![],
             // A follower's connection costs some tens of kilobytes: these fit into a small machine.
             connections_max: number(10_000),
             connections_per_address: number(1_000),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use sqlx::postgres::PgPoolOptions;
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use tokio::runtime;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
@@ -87,6 +87,27 @@ impl TestDatabase {
     pub async fn pool_with(&self, options: PgPoolOptions) -> Result<PgPool> {
         let failed = || format!("failed to open a pool on {}: is the server up?", self.name);
         options.connect_with(self.admin.options_of(&self.name)).await.with_context(failed)
+    }
+
+    /// Runs statements, for tests of crates that hold no SQL.
+    pub async fn execute(&self, sql: &str) -> Result<()> {
+        let mut conn = self.connect().await?;
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut conn).await.context(sql.to_owned())?;
+        Ok(())
+    }
+
+    /// Returns the number that a statement selects.
+    pub async fn number(&self, sql: &str) -> Result<i64> {
+        let mut conn = self.connect().await?;
+        let number = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut conn).await;
+        number.context(sql.to_owned())
+    }
+
+    /// Returns the texts that a statement selects.
+    pub async fn texts(&self, sql: &str) -> Result<Vec<String>> {
+        let mut conn = self.connect().await?;
+        let texts = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(&mut conn).await;
+        texts.context(sql.to_owned())
     }
 
     /// Takes a new name for a database that is made next.

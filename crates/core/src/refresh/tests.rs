@@ -104,7 +104,7 @@ fn failing_host_is_asked_less_and_less() {
 fn what_was_not_asked_is_stale_at_once_and_has_not_failed() {
     let unasked = RefreshTimes::unasked(&StaleDiff { failures: 2, ..row(1) });
     assert_eq!((unasked.again, unasked.failures), (Some(Duration::ZERO), 2));
-    assert_eq!((unasked.status, unasked.problem), (None, None));
+    assert_eq!((unasked.asked, unasked.status, unasked.problem), (false, None, None));
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn told(title: &str, state: BranchState) -> DiffStatus {
 fn answer(leased: &StaleDiff, status: Option<DiffStatus>, again: Option<u64>) -> Refreshed {
     let StaleDiff { chat, fence, marks, .. } = *leased;
     let again = again.map(Duration::from_secs);
-    Refreshed { chat, fence, marks, status, problem: None, failures: 0, again }
+    Refreshed { chat, fence, marks, asked: true, status, problem: None, failures: 0, again }
 }
 
 impl Fixture {
@@ -293,6 +293,12 @@ async fn answer_replaces_all_that_was_told_and_leaves_branch_and_origin() {
     let diff = fixture.diff(chat).await;
     assert_eq!(diff.problem.as_deref(), Some("a failure"));
     assert!(diff.status.is_some(), "a failure forgets nothing");
+
+    let leased = fixture.store.acquire(Select::Chat(chat, EVERYTHING)).await.unwrap().remove(0);
+    let unasked = Refreshed { asked: false, failures: 1, ..answer(&leased, None, Some(0)) };
+    assert!(fixture.write(&[unasked]).await.is_empty());
+    assert_eq!(fixture.diff(chat).await.problem.as_deref(), Some("a failure"));
+    assert_eq!(fixture.acquire(1).await[0].failures, 1);
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ impl ChatRuns {
         let turn = self.prepared(run, chat, &**context).await?;
         let model = turn.model.clone();
         let shared: Arc<dyn ChatContext> = Arc::clone(context) as _;
-        let ended = caught(self.runner.turn(turn, shared)).await;
+        let ended = caught("the runner", self.runner.turn(turn, shared)).await;
         Ok(match ended {
             Ok(TurnEnd::Answer(answer)) if answer.len() > ANSWER_MESSAGES_MAX => {
                 let error = format!(

@@ -261,7 +261,7 @@ impl Task {
 async fn work(run: Run, context: &Arc<Context>, runner: &dyn Runner, ports: &Ports) {
     let outcome = if context.stop_cause().is_none_or(StopCause::allows_writes) {
         let shared: Arc<dyn RunContext> = Arc::clone(context) as _;
-        caught(runner.run(run.clone(), shared)).await.unwrap_or_else(Outcome::Failed)
+        caught("the runner", runner.run(run.clone(), shared)).await.unwrap_or_else(Outcome::Failed)
     } else {
         // It was lost before it began.
         Outcome::GivenBack

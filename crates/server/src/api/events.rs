@@ -40,7 +40,7 @@ pub(super) const PING_INTERVAL: Duration = Duration::from_secs(15);
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What events of a stream are called.
-const EVENTS: [&str; 10] = [
+const EVENTS: [&str; 11] = [
     "snapshot",
     "message",
     "queue",
@@ -50,6 +50,7 @@ const EVENTS: [&str; 10] = [
     "resync",
     "history_reset",
     "chat",
+    "diff_status",
     "ping",
 ];
 

@@ -9,6 +9,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream::unfold;
 use musterbeat_core::chat::Chat;
+use musterbeat_core::diff::ChatDiff;
 use musterbeat_core::id::{ChatId, MessageId, Version};
 use musterbeat_core::page::Limit;
 use musterbeat_core::port::{ChatFilter, FeedMark, FeedPage, StoreError, Topic, Watcher};
@@ -31,7 +32,8 @@ const LOOK_PAUSE: Duration = Duration::from_millis(200);
 /// Follows the caller's chats.
 ///
 /// Events: `snapshot` (the first page of the list, as `GET /chats` has it), `chat` (a chat that is
-/// new or changed in any way that the list shows), `resync` (more changed than can be told: list
+/// new or changed in any way that the list shows), `diff_status` (what is known of a chat's branch,
+/// as `GET /chats/{id}/diff-status` has it, when it changed), `resync` (more changed than can be told: list
 /// them again), `ping`. The last event of a look carries an id; sent back as `Last-Event-ID`, the
 /// stream goes on from there and leaves the snapshot out.
 #[utoipa::path(
@@ -73,6 +75,8 @@ struct Feed {
     mark: FeedMark,
     /// What was told of the chats of the last look.
     told: BTreeMap<ChatId, Told>,
+    /// What was told of the branches of the last look, hashed.
+    told_diffs: BTreeMap<ChatId, u64>,
     /// Looks that failed in a row.
     failures: u32,
     ready: VecDeque<Bytes>,
@@ -101,6 +105,11 @@ struct ChatEvent {
 }
 
 #[derive(Serialize)]
+struct DiffEvent {
+    diff_status: wire::DiffStatus,
+}
+
+#[derive(Serialize)]
 struct ManyChanged {}
 
 impl Feed {
@@ -117,6 +126,7 @@ impl Feed {
             look_at: next_look(),
             mark: FeedMark(0),
             told: BTreeMap::new(),
+            told_diffs: BTreeMap::new(),
             failures: 0,
             ready: VecDeque::new(),
             ended: false,
@@ -208,8 +218,31 @@ impl Feed {
             );
         }
         self.take(&page, page.chats.iter());
+        events.extend(self.changed_diffs(page.diffs));
         self.tell(events);
         Ok(())
+    }
+
+    /// Returns events about those branches that were not told as they are; a mark that is held
+    /// back by a long transaction leads to the same ones again.
+    fn changed_diffs(&mut self, diffs: Vec<ChatDiff>) -> Vec<Bytes> {
+        let is_full = diffs.len() >= FeedPage::DIFFS_MAX as usize;
+        let former = std::mem::take(&mut self.told_diffs);
+        let mut events = Vec::new();
+        // The latest is told last.
+        for diff in diffs.into_iter().rev() {
+            let chat = diff.chat;
+            // Not the times: they move without anything that a reader would call a change.
+            let hash = frame::hash(&(&diff.reference, &diff.status, &diff.problem));
+            self.told_diffs.insert(chat, hash);
+            if former.get(&chat) != Some(&hash) {
+                events.push(frame::begun("diff_status", &DiffEvent { diff_status: diff.into() }));
+            }
+        }
+        if is_full && !events.is_empty() {
+            return vec![frame::begun("resync", &ManyChanged {})];
+        }
+        events
     }
 
     fn take<'a>(&mut self, page: &FeedPage, chats: impl Iterator<Item = &'a Chat>) {

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use musterbeat_core::chat::Refused;
 use musterbeat_core::invalid::Invalid;
-use musterbeat_core::port::{ApplyError, StoreError};
+use musterbeat_core::port::{ApplyError, FetchError, StoreError};
+use musterbeat_engine::refresh::RefreshError;
 use serde::Serialize;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{
@@ -37,6 +39,9 @@ pub(crate) struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     field: Option<String>,
+    /// After which time it is worth trying again, where that is known.
+    #[serde(skip)]
+    again: Option<Duration>,
 }
 
 /// The sorts of problem.
@@ -54,6 +59,7 @@ pub(crate) enum Kind {
     Invalid,
     TooManyRequests,
     Internal,
+    HostFailed,
     Unavailable,
 }
 
@@ -82,6 +88,7 @@ impl Kind {
                 (StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "Too many requests")
             }
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "The server failed"),
+            Self::HostFailed => (StatusCode::BAD_GATEWAY, "host-failed", "A git host failed"),
             Self::Unavailable => {
                 (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not available for now")
             }
@@ -98,6 +105,7 @@ impl Problem {
             status: status.as_u16(),
             detail: detail.into(),
             field: None,
+            again: None,
         }
     }
 
@@ -113,6 +121,10 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let again = self.again.map_or(RETRY_AFTER, |again| {
+            // A second more than too early.
+            HeaderValue::from(again.as_secs().saturating_add(1))
+        });
         let mut response = (status, axum::Json(self)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
@@ -121,7 +133,7 @@ impl IntoResponse for Problem {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-                headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+                headers.insert(header::RETRY_AFTER, again);
             }
             _ => {}
         }
@@ -165,6 +177,35 @@ impl From<ApplyError> for Problem {
     }
 }
 
+impl From<RefreshError> for Problem {
+    fn from(error: RefreshError) -> Self {
+        match error {
+            RefreshError::NotFound => Self::not_found(),
+            RefreshError::Store(error) => error.into(),
+            RefreshError::GivenUp => Self::new(Kind::Unavailable, error.to_string()),
+            RefreshError::Fetch(error) => error.into(),
+        }
+    }
+}
+
+impl From<FetchError> for Problem {
+    fn from(error: FetchError) -> Self {
+        let kind = match &error {
+            FetchError::NoHost | FetchError::NoToken | FetchError::Invalid(_) => Kind::NotNow,
+            FetchError::RateLimited { .. } => Kind::TooManyRequests,
+            FetchError::Refused
+            | FetchError::NotFound
+            | FetchError::Host(_)
+            | FetchError::Transport(_) => Kind::HostFailed,
+        };
+        let again = match error {
+            FetchError::RateLimited { wait } => wait,
+            _ => None,
+        };
+        Self { again, ..Self::new(kind, error.to_string()) }
+    }
+}
+
 /// Problems that any route may answer with.
 pub(crate) struct AnyProblem;
 
@@ -173,6 +214,9 @@ pub(crate) struct ObjectProblem;
 
 /// Problems of a route that takes a body.
 pub(crate) struct BodyProblem;
+
+/// Problems of a route that asks a git host.
+pub(crate) struct HostProblem;
 
 /// Problems of a route that changes an object's state.
 pub(crate) struct StateProblem;
@@ -191,6 +235,7 @@ documented!(AnyProblem: Malformed, Unauthorized, Forbidden, TooManyRequests, Int
 documented!(ObjectProblem: NotFound);
 documented!(BodyProblem: TooLarge, MediaType, Invalid);
 documented!(StateProblem: NotNow);
+documented!(HostProblem: HostFailed);
 
 fn documented(kind: Kind) -> (String, RefOr<ResponseDoc>) {
     let (status, _, title) = kind.parts();

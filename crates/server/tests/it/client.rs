@@ -60,6 +60,11 @@ impl Running {
         Self { client: Client::new(base, token), shutdown, server, database: None }
     }
 
+    /// Returns the database that it was started on.
+    pub(crate) fn database(&self) -> &TestDatabase {
+        self.database.as_ref().expect("it was not started beside another")
+    }
+
     /// Asks for the end, unless somebody did, and waits for it; the database stays.
     pub(crate) async fn stop(self) -> Option<TestDatabase> {
         if !self.shutdown.is_requested() {

@@ -5,6 +5,7 @@
 mod access;
 mod chats;
 mod client;
+mod diffs;
 mod doctor;
 mod events;
 mod families;

@@ -1,6 +1,7 @@
 //! Frames of server-sent events, made once and shared by all who are sent them.
 
 use std::fmt::Display;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use bytes::Bytes;
 use musterbeat_engine::parts::PartId;
@@ -38,6 +39,13 @@ pub(in crate::api) fn begun(name: &str, data: &impl Serialize) -> Bytes {
 
 fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("an event has no keys that JSON lacks")
+}
+
+/// Hashes what was told, for those who only have to know whether it is the same.
+pub(in crate::api) fn hash(told: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    told.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Ends frames that were begun; only the last carries the id of what they tell together.

@@ -1,7 +1,6 @@
 //! What changed in a followed chat lately, encoded once for all who follow it here.
 
 use std::collections::VecDeque;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -68,7 +67,11 @@ impl Stand {
         let error = chat.error.as_deref();
         let error = error.map(|error| frame::begun("error", &ErrorEvent { error }));
         let queue = frame::begun("queue", &QueueEvent { queue });
-        let told = Told { status: (status, archived), error: hash(&error), queue: hash(&queue) };
+        let told = Told {
+            status: (status, archived),
+            error: frame::hash(&error),
+            queue: frame::hash(&queue),
+        };
         Self { told, status: frame::begun("status", &told_status), error, queue }
     }
 
@@ -97,12 +100,6 @@ impl Stand {
         let error = self.error.as_ref().map_or(0, Bytes::len);
         size_of::<Self>() + self.status.len() + self.queue.len() + error
     }
-}
-
-fn hash(told: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    told.hash(&mut hasher);
-    hasher.finish()
 }
 
 /// One read of a chat's changes, or a page of one.

@@ -27,7 +27,7 @@ fn text(frame: &Bytes) -> String {
 fn stand(status: RunStatus, queue: &'static str) -> Stand {
     let queue = Bytes::from_static(queue.as_bytes());
     Stand {
-        told: Told { status: (status, false), error: 0, queue: hash(&queue) },
+        told: Told { status: (status, false), error: 0, queue: frame::hash(&queue) },
         status: Bytes::from_static(b"status"),
         error: None,
         queue,

@@ -1,0 +1,531 @@
+//! The refresher with mocked storage and hosts, under paused time.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use musterbeat_core::diff::{BranchState, DiffStatus};
+use musterbeat_core::port::{
+    GitProvider, MockDiffStore, MockPublish, MockWatch, Notice, WatchError,
+};
+use musterbeat_core::refresh::Answer;
+use tokio::sync::{Notify, Semaphore};
+use uuid::Uuid;
+
+use super::*;
+
+const A: &str = "https://a.example/r";
+const B: &str = "https://b.example/r";
+
+fn chat(number: u128) -> ChatId {
+    ChatId::new(Uuid::from_u128(number))
+}
+
+fn owner(number: u128) -> OwnerId {
+    OwnerId::new(Uuid::from_u128(number))
+}
+
+fn row(number: u128, whose: u128, origin: &str, branch: &str) -> StaleDiff {
+    let (branch, origin) = (branch.to_owned(), origin.to_owned());
+    StaleDiff {
+        chat: chat(number),
+        owner: owner(whose),
+        reference: Reference { url: None, branch, origin },
+        state: None,
+        failures: 0,
+        marked_ago: Duration::from_hours(1),
+        limited: None,
+        fence: 1,
+        marks: 1,
+    }
+}
+
+fn open() -> Answer {
+    Ok(Some(DiffStatus { state: Some(BranchState::Open), ..DiffStatus::default() }))
+}
+
+fn away() -> StoreError {
+    StoreError::Unavailable { operation: "test", source: "away".into() }
+}
+
+fn broken() -> StoreError {
+    StoreError::Broken { operation: "test", source: "broken".into() }
+}
+
+type AnswerFor = Box<dyn Fn(&Reference) -> Answer + Send + Sync>;
+
+/// A host that answers as a test says, and what happened to it.
+struct Host {
+    answer: AnswerFor,
+    /// Whom it refuses before any question.
+    refuses: Option<(&'static str, FetchError)>,
+    opened: Mutex<Vec<(OwnerId, String)>>,
+    asked: Mutex<Vec<String>>,
+    at_once: AtomicUsize,
+    at_once_max: AtomicUsize,
+    /// Answers that may be given.
+    gate: Semaphore,
+}
+
+impl Host {
+    fn answering(answer: impl Fn(&Reference) -> Answer + Send + Sync + 'static) -> Self {
+        Self {
+            answer: Box::new(answer),
+            refuses: None,
+            opened: Mutex::default(),
+            asked: Mutex::default(),
+            at_once: AtomicUsize::new(0),
+            at_once_max: AtomicUsize::new(0),
+            gate: Semaphore::new(Semaphore::MAX_PERMITS),
+        }
+    }
+
+    fn asked(&self) -> Vec<String> {
+        let mut asked = self.asked.lock().unwrap().clone();
+        asked.sort_unstable();
+        asked
+    }
+}
+
+/// The host as its repositories know it.
+struct Hosts(Arc<Host>);
+
+#[async_trait]
+impl GitHosts for Hosts {
+    async fn open(&self, owner: OwnerId, origin: &str) -> Result<Arc<dyn GitProvider>, FetchError> {
+        self.0.opened.lock().unwrap().push((owner, origin.to_owned()));
+        match &self.0.refuses {
+            Some((refused, error)) if *refused == origin => Err(error.clone()),
+            _ => Ok(Arc::new(Hosts(Arc::clone(&self.0)))),
+        }
+    }
+}
+
+#[async_trait]
+impl GitProvider for Hosts {
+    async fn fetch(&self, reference: &Reference) -> Answer {
+        let host = &self.0;
+        host.asked.lock().unwrap().push(reference.branch.clone());
+        let at_once = host.at_once.fetch_add(1, Ordering::SeqCst) + 1;
+        host.at_once_max.fetch_max(at_once, Ordering::SeqCst);
+        host.gate.acquire().await.unwrap().forget();
+        host.at_once.fetch_sub(1, Ordering::SeqCst);
+        (host.answer)(reference)
+    }
+}
+
+/// Storage that hands out batches, and what was written and told.
+#[derive(Default)]
+struct Ground {
+    batches: Mutex<VecDeque<Result<Vec<StaleDiff>, StoreError>>>,
+    acquired: AtomicUsize,
+    written: Mutex<Vec<Refreshed>>,
+    limits: Mutex<Vec<HostLimit>>,
+    writes: AtomicUsize,
+    told: Mutex<Vec<(Topic, Uuid)>>,
+    /// Writes of this chat are refused.
+    poison: Option<ChatId>,
+    /// Writes that find storage away.
+    outages: AtomicUsize,
+    marked: Notify,
+    acquired_one: Notify,
+}
+
+impl Ground {
+    fn of(batches: impl IntoIterator<Item = Vec<StaleDiff>>) -> Self {
+        let batches = batches.into_iter().map(Ok).collect();
+        Self { batches: Mutex::new(batches), ..Self::default() }
+    }
+
+    fn refresher(self: &Arc<Self>, host: &Arc<Host>, options: RefreshOptions) -> Refresher {
+        let ports = RefreshPorts {
+            diffs: Arc::new(self.diffs()),
+            hosts: Arc::new(Hosts(Arc::clone(host))),
+            publish: Arc::new(self.publish()),
+            watch: Arc::new(self.watch()),
+        };
+        Refresher::new(ports, options)
+    }
+
+    fn diffs(self: &Arc<Self>) -> MockDiffStore {
+        let mut diffs = MockDiffStore::new();
+        let ground = Arc::clone(self);
+        diffs.expect_acquire().returning(move |_| {
+            ground.acquired.fetch_add(1, Ordering::SeqCst);
+            ground.acquired_one.notify_one();
+            ground.batches.lock().unwrap().pop_front().unwrap_or(Ok(vec![]))
+        });
+        let ground = Arc::clone(self);
+        diffs.expect_write().returning(move |rows, limits| ground.write(rows, limits));
+        let ground = Arc::clone(self);
+        diffs.expect_read().returning(move |chats, _| {
+            let written = ground.written.lock().unwrap();
+            let of = |row: &&Refreshed| chats.contains(&row.chat);
+            Ok(written.iter().filter(of).map(known).collect())
+        });
+        diffs.expect_mark().returning(|target, _, _| {
+            let DiffTarget::Chat(chat) = target else { return Err(broken()) };
+            Ok(vec![(chat, owner(1)), (chat, owner(1))])
+        });
+        diffs
+    }
+
+    fn write(
+        &self,
+        rows: &[Refreshed],
+        limits: &[HostLimit],
+    ) -> Result<Vec<(ChatId, OwnerId)>, StoreError> {
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        let outage = |left: usize| left.checked_sub(1);
+        if self.outages.fetch_update(Ordering::SeqCst, Ordering::SeqCst, outage).is_ok() {
+            return Err(away());
+        }
+        if rows.iter().any(|row| Some(row.chat) == self.poison) {
+            return Err(broken());
+        }
+        self.written.lock().unwrap().extend_from_slice(rows);
+        self.limits.lock().unwrap().extend_from_slice(limits);
+        let told = rows.iter().filter(|row| row.status.is_some());
+        Ok(told.map(|row| (row.chat, owner(1))).collect())
+    }
+
+    fn publish(self: &Arc<Self>) -> MockPublish {
+        let mut publish = MockPublish::new();
+        let ground = Arc::clone(self);
+        publish
+            .expect_publish()
+            .returning(move |topic, id| ground.told.lock().unwrap().push((topic, id)));
+        publish
+    }
+
+    fn watch(self: &Arc<Self>) -> MockWatch {
+        struct Marks(Arc<Ground>);
+        #[async_trait]
+        impl Watcher for Marks {
+            async fn recv(&mut self) -> Notice {
+                self.0.marked.notified().await;
+                Notice::Changed(BTreeSet::new())
+            }
+        }
+        let mut watch = MockWatch::new();
+        let ground = Arc::clone(self);
+        watch.expect_watch().returning(move |topic, _| {
+            assert_eq!(topic, Topic::Stale);
+            Ok::<_, WatchError>(Box::new(Marks(Arc::clone(&ground))))
+        });
+        watch
+    }
+
+    /// Returns what was written by chat: whether it was told, why not, and when again.
+    fn written(&self) -> Vec<(u128, bool, Option<String>, u64)> {
+        let written = self.written.lock().unwrap();
+        let mut written: Vec<_> = written
+            .iter()
+            .map(|row| {
+                let again = row.again.unwrap().as_secs();
+                (row.chat.uuid().as_u128(), row.status.is_some(), row.problem.clone(), again)
+            })
+            .collect();
+        written.sort();
+        written
+    }
+
+    fn told(&self, topic: Topic) -> usize {
+        self.told.lock().unwrap().iter().filter(|(told, _)| *told == topic).count()
+    }
+}
+
+fn known(row: &Refreshed) -> ChatDiff {
+    ChatDiff {
+        chat: row.chat,
+        owner: owner(1),
+        reference: Reference::default(),
+        status: row.status.clone(),
+        problem: row.problem.clone(),
+        refreshed_at: None,
+        stale_at: None,
+    }
+}
+
+/// Refreshes one batch of `rows`.
+async fn refreshed(
+    rows: Vec<StaleDiff>,
+    host: Host,
+    options: RefreshOptions,
+) -> (Arc<Ground>, Arc<Host>) {
+    let (ground, host) = (Arc::new(Ground::of([rows])), Arc::new(host));
+    let refresher = ground.refresher(&host, options);
+    refresher.refresh_batch(&Shutdown::default()).await;
+    (ground, host)
+}
+
+#[tokio::test(start_paused = true)]
+async fn answer_serves_all_chats_of_its_question_in_two_statements() {
+    let rows = (1..=50).map(|number| row(number, 1, A, if number % 5 == 0 { "x" } else { "y" }));
+    let host = Host::answering(|_| open());
+    let (ground, host) = refreshed(rows.collect(), host, RefreshOptions::DEFAULT).await;
+    assert_eq!(host.asked(), ["x", "y"]);
+    assert_eq!(host.opened.lock().unwrap().len(), 1);
+    let written = ground.written();
+    assert_eq!(written.len(), 50);
+    let fresh = |again: u64| (120..=132).contains(&again);
+    assert!(
+        written
+            .iter()
+            .all(|(_, told, problem, again)| { *told && problem.is_none() && fresh(*again) })
+    );
+    let statements = ground.acquired.load(Ordering::SeqCst) + ground.writes.load(Ordering::SeqCst);
+    assert_eq!(statements, 2);
+    assert_eq!(ground.told(Topic::Owner), 1, "an owner is told once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_rows_of_two_origins_open_two_hosts_with_the_right_of_their_owner() {
+    let rows = vec![row(1, 1, A, "x"), row(2, 2, B, "x"), row(3, 1, A, "y")];
+    let (_, host) = refreshed(rows, Host::answering(|_| open()), RefreshOptions::DEFAULT).await;
+    let opened = host.opened.lock().unwrap().clone();
+    assert_eq!(opened, [(owner(1), A.to_owned()), (owner(2), B.to_owned())]);
+    assert_eq!(host.asked(), ["x", "x", "y"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_cannot_be_asked_is_not_asked_and_holds_up_nobody() {
+    for error in [FetchError::NoHost, FetchError::NoToken] {
+        let refuses = Some((A, error.clone()));
+        let host = Host { refuses, ..Host::answering(|_| open()) };
+        let rows = vec![row(1, 1, A, "x"), row(2, 1, B, "y")];
+        let (ground, host) = refreshed(rows, host, RefreshOptions::DEFAULT).await;
+        assert_eq!(host.asked(), ["y"]);
+        let [(1, false, Some(problem), again), (2, true, None, _)] = &ground.written()[..] else {
+            panic!("{:?}", ground.written());
+        };
+        assert_eq!(problem, &error.to_string());
+        assert!((600..=660).contains(again), "{again}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn branch_without_a_pull_request_is_no_failure_and_no_news() {
+    let recent = StaleDiff { marked_ago: Duration::from_secs(119), ..row(1, 1, A, "x") };
+    let old = StaleDiff { marked_ago: Duration::from_mins(2), ..row(2, 1, A, "x") };
+    let host = Host::answering(|_| Ok(None));
+    let (ground, _) = refreshed(vec![recent, old], host, RefreshOptions::DEFAULT).await;
+    let [(1, false, None, soon), (2, false, None, late)] = ground.written()[..] else {
+        panic!("{:?}", ground.written());
+    };
+    assert!((15..=16).contains(&soon) && (300..=330).contains(&late), "{soon} {late}");
+    assert_eq!(ground.told(Topic::Owner), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rate_limit_skips_the_rest_of_its_group_alone() {
+    let wait = Some(Duration::from_secs(1_000));
+    let host = Host::answering(move |reference| match reference.origin.as_str() {
+        A => Err(FetchError::RateLimited { wait }),
+        _ => open(),
+    });
+    let rows = vec![
+        row(1, 1, A, "x"),
+        row(2, 1, A, "y"),
+        row(3, 1, A, "z"),
+        row(4, 1, B, "b"),
+        row(5, 2, A, "other"),
+    ];
+    let options = RefreshOptions { concurrency: 1, ..RefreshOptions::DEFAULT };
+    let (ground, host) = refreshed(rows, host, options).await;
+    assert_eq!(host.asked(), ["b", "other", "x"], "one of the group");
+    for (number, told, problem, again) in ground.written() {
+        assert_eq!((told, problem.is_none()), (number == 4, number == 4));
+        assert!(number == 4 || (1_000..=1_210).contains(&again), "{again}");
+    }
+    let failures: Vec<_> = ground.written.lock().unwrap().iter().map(|row| row.failures).collect();
+    assert_eq!(failures.iter().sum::<u32>(), 2, "who was skipped has not failed");
+    let limits = ground.limits.lock().unwrap();
+    let limited: Vec<_> = limits.iter().map(|limit| (limit.owner, limit.origin.as_str())).collect();
+    assert_eq!(limited, [(owner(1), A), (owner(2), A)]);
+    assert!(limits.iter().all(|limit| limit.wait >= wait.unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn questions_are_asked_several_at_a_time() {
+    let rows = (1..=50).map(|number| row(number, 1, A, &format!("{number}"))).collect();
+    let ground = Arc::new(Ground::of([rows]));
+    let host = Arc::new(Host { gate: Semaphore::new(0), ..Host::answering(|_| open()) });
+    let refresher = ground.refresher(&host, RefreshOptions::DEFAULT);
+    let batch = tokio::spawn(async move { refresher.refresh_batch(&Shutdown::default()).await });
+    while host.at_once.load(Ordering::SeqCst) < 10 {
+        tokio::task::yield_now().await;
+    }
+    host.gate.add_permits(50);
+    assert!(batch.await.unwrap(), "a full batch may not be the last");
+    assert_eq!(host.at_once_max.load(Ordering::SeqCst), 10);
+    assert_eq!(ground.written().len(), 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn host_that_is_silent_or_panics_stops_no_other() {
+    let rows = vec![row(1, 1, A, "panics"), row(2, 1, A, "told"), row(3, 1, A, "silent")];
+    let host = Host::answering(|reference| match reference.branch.as_str() {
+        "panics" => panic!("a fault of the test"),
+        _ => open(),
+    });
+    // The third gets no permit.
+    let host = Host { gate: Semaphore::new(2), ..host };
+    let options = RefreshOptions { concurrency: 3, ..RefreshOptions::DEFAULT };
+    let (ground, _) = refreshed(rows, host, options).await;
+    let problems: Vec<_> = ground.written().into_iter().map(|(_, _, problem, _)| problem).collect();
+    let panicked = "the host failed: the provider panicked: a fault of the test";
+    let silent = "the host was not reached: no answer within 20s";
+    let expected = [Some(panicked.to_owned()), None, Some(silent.to_owned())];
+    assert_eq!(problems, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn questions_that_would_outlast_the_lease_are_left_to_others() {
+    let rows = (1..=20).map(|number| row(number, 1, A, &format!("{number}"))).collect();
+    let host = Host { gate: Semaphore::new(0), ..Host::answering(|_| open()) };
+    let options = RefreshOptions { concurrency: 1, ..RefreshOptions::DEFAULT };
+    let began = Instant::now();
+    let (ground, host) = refreshed(rows, host, options).await;
+    assert!(began.elapsed() + WRITE_TIME <= LEASE);
+    assert_eq!(host.asked().len(), 12, "of 20 s each within 4 minutes");
+    let unasked = ground
+        .written()
+        .into_iter()
+        .filter(|(_, _, problem, again)| problem.is_none() && *again == 0);
+    assert_eq!(unasked.count(), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_that_cannot_be_written_stops_no_other() {
+    let rows = (1..=9).map(|number| row(number, 1, A, &format!("{number}"))).collect();
+    let ground = Ground { poison: Some(chat(4)), ..Ground::of([rows]) };
+    let ground = Arc::new(ground);
+    let host = Arc::new(Host::answering(|_| open()));
+    let refresher = ground.refresher(&host, RefreshOptions::DEFAULT);
+    refresher.refresh_batch(&Shutdown::default()).await;
+    let written: Vec<_> = ground.written().into_iter().map(|(number, ..)| number).collect();
+    assert_eq!(written, [1, 2, 3, 5, 6, 7, 8, 9]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_found_outlives_an_outage_of_storage() {
+    let ground = Ground { outages: AtomicUsize::new(9), ..Ground::of([vec![row(1, 1, A, "x")]]) };
+    let ground = Arc::new(ground);
+    let host = Arc::new(Host::answering(|_| open()));
+    ground.refresher(&host, RefreshOptions::DEFAULT).refresh_batch(&Shutdown::default()).await;
+    assert_eq!((ground.written().len(), host.asked().len()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn loop_goes_on_after_a_failure_and_comes_by_itself() {
+    let ground = Arc::new(Ground::of([]));
+    ground.batches.lock().unwrap().extend([Err(away()), Ok(vec![row(1, 1, A, "x")])]);
+    let host = Arc::new(Host::answering(|_| open()));
+    let shutdown = Shutdown::default();
+    let began = Instant::now();
+    let run = tokio::spawn(ground.refresher(&host, RefreshOptions::DEFAULT).run(shutdown.clone()));
+    while ground.written().is_empty() {
+        ground.acquired_one.notified().await;
+        tokio::task::yield_now().await;
+    }
+    assert!(began.elapsed() <= 3 * TICK, "{:?}", began.elapsed());
+    shutdown.request();
+    run.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn mark_wakes_the_loop_at_once() {
+    let ground = Arc::new(Ground::of([]));
+    let host = Arc::new(Host::answering(|_| open()));
+    let shutdown = Shutdown::default();
+    let refresher = ground.refresher(&host, RefreshOptions::DEFAULT);
+    let run = tokio::spawn(refresher.run(shutdown.clone()));
+    ground.acquired_one.notified().await;
+    let looked = Instant::now();
+    ground.marked.notify_one();
+    ground.acquired_one.notified().await;
+    assert!(looked.elapsed() <= WAKE_SPREAD, "{:?}", looked.elapsed());
+    shutdown.request();
+    run.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn end_writes_what_was_told_and_leaves_the_rest_to_others() {
+    let rows = vec![row(1, 1, A, "x"), row(2, 1, A, "y")];
+    let ground = Arc::new(Ground::of([rows]));
+    let host = Arc::new(Host { gate: Semaphore::new(0), ..Host::answering(|_| open()) });
+    let options = RefreshOptions { concurrency: 1, ..RefreshOptions::DEFAULT };
+    let shutdown = Shutdown::default();
+    let run = tokio::spawn(ground.refresher(&host, options).run(shutdown.clone()));
+    while host.asked().is_empty() {
+        ground.acquired_one.notified().await;
+        tokio::task::yield_now().await;
+    }
+    shutdown.request();
+    host.gate.add_permits(1);
+    run.await.unwrap();
+    let told: Vec<_> = ground.written().into_iter().map(|(chat, told, ..)| (chat, told)).collect();
+    assert_eq!(told, [(1, true), (2, false)]);
+    assert_eq!(host.asked(), ["x"]);
+    assert_eq!(ground.written()[1].3, 0, "stale at once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn marks_are_told_to_processes_and_owners() {
+    let ground = Arc::new(Ground::of([]));
+    let host = Arc::new(Host::answering(|_| open()));
+    let refresher = ground.refresher(&host, RefreshOptions::DEFAULT);
+    let nothing = Reference::default();
+    let everything = Reach::Everything;
+    let marked = refresher.mark(DiffTarget::Chat(chat(1)), everything, &nothing).await.unwrap();
+    assert_eq!((marked, ground.told(Topic::Stale), ground.told(Topic::Owner)), (2, 2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn refresh_of_one_chat_returns_what_is_known_then() {
+    for (answer, status) in [(open(), true), (Ok(None), false)] {
+        let ground = Arc::new(Ground::of([vec![row(1, 1, A, "x")]]));
+        let host = Arc::new(Host::answering(move |_| answer.clone()));
+        let refresher = ground.refresher(&host, RefreshOptions::DEFAULT);
+        let diff = refresher.refresh(chat(1), Reach::Everything).await.unwrap();
+        assert_eq!(diff.status.is_some(), status);
+        assert_eq!(ground.told(Topic::Owner), usize::from(status));
+        let unknown = refresher.refresh(chat(1), Reach::Everything).await;
+        assert!(matches!(unknown, Err(RefreshError::NotFound)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn refresh_of_one_chat_says_why_nothing_was_told_and_tells_nobody() {
+    let ground = Arc::new(Ground::of([vec![row(1, 1, A, "x")]]));
+    let host = Arc::new(Host::answering(|_| Err(FetchError::NotFound)));
+    let refresher = ground.refresher(&host, RefreshOptions::DEFAULT);
+    let refused = refresher.refresh(chat(1), Reach::Everything).await;
+    assert!(matches!(refused, Err(RefreshError::Fetch(FetchError::NotFound))));
+    assert_eq!((ground.written().len(), ground.told(Topic::Owner)), (1, 0));
+
+    let limited = StaleDiff { limited: Some(Duration::from_secs(77)), ..row(1, 1, A, "x") };
+    let ground = Arc::new(Ground::of([vec![limited]]));
+    let refresher = ground.refresher(&host, RefreshOptions::DEFAULT);
+    let asked = host.asked().len();
+    let refused = refresher.refresh(chat(1), Reach::Everything).await;
+    let wait = Some(Duration::from_secs(77));
+    assert!(
+        matches!(refused, Err(RefreshError::Fetch(FetchError::RateLimited { wait: w })) if w == wait)
+    );
+    assert_eq!(host.asked().len(), asked, "nobody was asked");
+}
+
+#[tokio::test(start_paused = true)]
+async fn refresh_of_one_chat_whose_answer_cannot_be_written_tells_nobody() {
+    let ground = Ground { poison: Some(chat(1)), ..Ground::of([vec![row(1, 1, A, "x")]]) };
+    let ground = Arc::new(ground);
+    let host = Arc::new(Host::answering(|_| open()));
+    let refresher = ground.refresher(&host, RefreshOptions::DEFAULT);
+    let refused = refresher.refresh(chat(1), Reach::Everything).await;
+    let refused = matches!(refused, Err(RefreshError::Store(StoreError::Broken { .. })));
+    assert!(refused);
+    assert_eq!(ground.told(Topic::Owner), 0);
+}

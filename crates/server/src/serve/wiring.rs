@@ -1,0 +1,168 @@
+//! How the crates are put together, as the settings say.
+
+use std::sync::Arc;
+
+use musterbeat_core::id::WorkerId;
+use musterbeat_core::port::{ChatRunner, Lease, Publish, Watch};
+use musterbeat_db::PgBeats;
+use musterbeat_engine::chat::{AwaitTimes, ChatPorts, ChatRuns, Chats};
+use musterbeat_engine::clock::SystemClock;
+use musterbeat_engine::command::{Command, CommandLimits};
+use musterbeat_engine::echo::Echo;
+use musterbeat_engine::parts::PartStreams;
+use musterbeat_engine::refresh::{RefreshOptions, RefreshPorts, Refresher};
+use musterbeat_engine::shutdown::Shutdown;
+use musterbeat_engine::worker::{Ports, Serving, Worker, WorkerOptions};
+use musterbeat_git::{HostConfig, HostError, Hosts, ProviderConfig};
+use musterbeat_pubsub::{PgTransport, PgTransportOptions};
+use secrecy::ExposeSecret;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::api::{FollowPorts, Followed};
+use crate::cluster::Cluster;
+use crate::database::Database;
+use crate::revocation::Revocations;
+use crate::settings::{GitHost, GitProviderKind, RunnerChoice, Settings};
+
+/// What everything is made from.
+pub(super) struct Wiring<'a> {
+    settings: &'a Settings,
+    database: &'a Database,
+    pub(super) publish: Arc<dyn Publish>,
+    pub(super) watch: Arc<dyn Watch>,
+}
+
+impl<'a> Wiring<'a> {
+    pub(super) fn of(
+        settings: &'a Settings,
+        database: &'a Database,
+        notices: &PgTransport,
+    ) -> Self {
+        let publish = Arc::new(notices.clone());
+        Self { settings, database, publish, watch: Arc::new(notices.clone()) }
+    }
+
+    pub(super) fn chats(&self) -> Chats {
+        let ports = ChatPorts {
+            store: Arc::new(self.database.store.clone()),
+            publish: Arc::clone(&self.publish),
+            watch: Arc::clone(&self.watch),
+        };
+        let Settings { await_timeout, await_poll, .. } = *self.settings;
+        Chats::new(ports).with_await_times(AwaitTimes { timeout: await_timeout, poll: await_poll })
+    }
+
+    pub(super) fn followed(
+        &self,
+        parts: &PartStreams,
+        cluster: &Cluster,
+        end: &CancellationToken,
+    ) -> Followed {
+        Followed::new(FollowPorts {
+            chats: Arc::new(self.database.store.clone()),
+            watch: Arc::clone(&self.watch),
+            parts: parts.clone(),
+            cluster: cluster.clone(),
+            end: end.clone(),
+        })
+    }
+
+    pub(super) fn revocations(&self) -> Revocations {
+        Revocations::new(self.database.store.clone(), Arc::clone(&self.watch))
+    }
+
+    pub(super) fn refresher(&self) -> Result<Refresher, HostError> {
+        let hosts = self.settings.git.iter().map(HostConfig::from);
+        let ports = RefreshPorts {
+            diffs: Arc::new(self.database.store.clone()),
+            hosts: Arc::new(Hosts::new(hosts.collect())?),
+            publish: Arc::clone(&self.publish),
+            watch: Arc::clone(&self.watch),
+        };
+        Ok(Refresher::new(ports, RefreshOptions::DEFAULT))
+    }
+
+    pub(super) fn worker(
+        &self,
+        chats: &Chats,
+        answers: Arc<dyn ChatRunner>,
+        parts: PartStreams,
+        shutdown: Shutdown,
+    ) -> anyhow::Result<Worker> {
+        let settings = self.settings;
+        let serving = Serving {
+            runner: Arc::new(ChatRuns::new(chats.clone(), answers)),
+            capacity: settings.capacity.get() as usize,
+        };
+        let options = WorkerOptions {
+            lease: Lease {
+                worker: WorkerId::new(Uuid::now_v7()),
+                name: host_name(),
+                advertise_url: settings.advertise_url.clone(),
+                release: env!("CARGO_PKG_VERSION").to_owned(),
+                capacity: settings.capacity.get(),
+            },
+            times: settings.lease_times()?,
+            claim_batch: settings.claim_batch.get(),
+            poll_interval: settings.poll_interval,
+            drain_timeout: settings.drain_timeout,
+            attempts_max: settings.max_attempts.get(),
+            stamp_runs: settings.stamp_runs,
+        };
+        Ok(Worker::new(self.ports()?, vec![serving], parts, options, shutdown))
+    }
+
+    fn ports(&self) -> anyhow::Result<Ports> {
+        let store = Arc::new(self.database.store.clone());
+        let url = self.database.url.expose_secret();
+        let beats = PgBeats::new(url, self.settings.beat_interval)?;
+        Ok(Ports {
+            leases: store.clone(),
+            beats: Arc::new(beats),
+            runs: store.clone(),
+            queue: store,
+            publish: Arc::clone(&self.publish),
+            watch: Arc::clone(&self.watch),
+            clock: Arc::new(SystemClock::default()),
+        })
+    }
+}
+
+/// Starts what carries notices between replicas.
+pub(super) fn transport(settings: &Settings, database: &Database) -> anyhow::Result<PgTransport> {
+    let options = PgTransportOptions {
+        silence: settings.notify_silence,
+        probe_timeout: settings.notify_probe_timeout,
+        min_interval: settings.notify_min_interval,
+        ..PgTransportOptions::DEFAULT
+    };
+    Ok(PgTransport::start(database.url.expose_secret(), &options)?)
+}
+
+/// Returns who answers chats as the settings say.
+pub(super) fn chosen(settings: &Settings) -> Arc<dyn ChatRunner> {
+    match &settings.runner {
+        RunnerChoice::Echo => Arc::new(Echo { pace: settings.echo_pace }),
+        RunnerChoice::Command(program) => Arc::new(Command {
+            program: program.clone(),
+            args: vec![],
+            limits: CommandLimits::default(),
+        }),
+    }
+}
+
+impl From<&GitHost> for HostConfig {
+    fn from(host: &GitHost) -> Self {
+        let GitHost { origin, provider, api, token, reviews } = host.clone();
+        let provider = match provider {
+            GitProviderKind::Github => ProviderConfig::GitHub { api, token, reviews },
+            GitProviderKind::Local => ProviderConfig::Local,
+        };
+        Self { origin, provider }
+    }
+}
+
+fn host_name() -> String {
+    std::env::var("HOSTNAME").unwrap_or_else(|_| "musterbeat".to_owned())
+}
