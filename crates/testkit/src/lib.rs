@@ -34,6 +34,7 @@
 mod crash;
 mod database;
 mod fingerprint;
+mod github;
 pub mod image;
 mod journal;
 mod pgbouncer;
@@ -43,6 +44,7 @@ mod wait;
 
 pub use crash::crash;
 pub use database::TestDatabase;
+pub use github::{Call, FakeGitHub, FakePull, Fault, Whom};
 pub use journal::{Entry, Journal};
 pub use pgbouncer::PgBouncer;
 pub use provider::{ImageName, Provider, Settings, TestServer};
