@@ -10,6 +10,7 @@ use super::Output;
 const PARTS: &[(&str, &[Metric])] = &[
     ("Engine", musterbeat_engine::metrics::METRICS),
     ("Notifications", musterbeat_pubsub::metrics::METRICS),
+    ("Hosts of repositories", musterbeat_git::metrics::METRICS),
     ("Database", musterbeat_db::metrics::METRICS),
     ("Server", musterbeat_server::metrics::METRICS),
 ];
