@@ -34,8 +34,8 @@
 //! ```
 //!
 //! Answers of a REST API are kept in a cache that all hosts share, with a bound in bytes. Only the
-//! fields that are read are kept, so that an entry takes some hundred bytes instead of the 25 KB
-//! of a pull request. A token is part of an entry's key: nobody is told what another may see.
+//! fields that are read are kept, so that an entry takes less than a KB instead of some tens.
+//! A token is part of an entry's key: nobody is told what another may see.
 
 mod config;
 mod hosts;

@@ -9,8 +9,8 @@ use super::Output;
 /// Where metrics are declared, and what each part tells.
 const PARTS: &[(&str, &[Metric])] = &[
     ("Engine", musterbeat_engine::metrics::METRICS),
-    ("Git hosts", musterbeat_git::metrics::METRICS),
     ("Notifications", musterbeat_pubsub::metrics::METRICS),
+    ("Hosts of repositories", musterbeat_git::metrics::METRICS),
     ("Database", musterbeat_db::metrics::METRICS),
     ("Server", musterbeat_server::metrics::METRICS),
 ];

@@ -16,7 +16,7 @@ use crate::cache::{Cache, Entry, Key};
 use crate::config::Options;
 use crate::metrics::{self, Outcome};
 
-/// Bytes of an answer's body, at most: a pull request has 25 KB, with the longest text 90 KB.
+/// Bytes of an answer's body, at most: a pull request has some tens of KB.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// Redirects that are followed: a repository that was renamed, or two or three times.

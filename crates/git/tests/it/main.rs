@@ -27,7 +27,7 @@ async fn ask(
 }
 
 fn owner() -> OwnerId {
-    OwnerId::from(Uuid::nil())
+    OwnerId::new(Uuid::nil())
 }
 
 /// Describes a host that is asked at `api`.
