@@ -230,8 +230,8 @@ impl RefreshTimes {
             | FetchError::Invalid(_) => self.no_access,
             FetchError::RateLimited { wait } => wait.unwrap_or(self.rate_limited),
             FetchError::Host(_) | FetchError::Transport(_) => {
-                let further =
-                    Backoff { delay_first: self.fresh, delay_max: self.failing_max - self.fresh };
+                let delay_max = self.failing_max.saturating_sub(self.fresh);
+                let further = Backoff { delay_first: self.fresh, delay_max };
                 match row.failures {
                     0 => self.fresh,
                     failures => self.fresh + further.delay(failures, jitter),

@@ -104,11 +104,9 @@ pub async fn mark(
     reference: &Reference,
     now: Option<Timestamp>,
 ) -> sqlx::Result<Vec<(ChatId, OwnerId)>> {
-    let (chat, workspace) = match target {
-        DiffTarget::Chat(chat) => (Some(chat.uuid()), None),
-        DiffTarget::Workspace(workspace) => (None, Some(workspace.uuid())),
-    };
-    let rows = sqlx::query!(
+    let (chat, workspace) = ids(target);
+    let marked = sqlx::query_as!(
+        OwnedRow,
         r#"
             insert into chat_diff_statuses as d
                 (chat_id, owner_id, url, git_branch, git_remote_origin, stale_at, marked_at)
@@ -163,11 +161,27 @@ pub async fn mark(
         reference.branch,
         reference.origin,
         now.map(Timestamp::time),
-    )
-    .fetch_all(conn)
-    .await?;
-    let marked = rows.into_iter();
-    Ok(marked.map(|row| (ChatId::new(row.chat_id), OwnerId::new(row.owner_id))).collect())
+    );
+    Ok(owned(marked.fetch_all(conn).await?))
+}
+
+/// Returns the chat or the workspace that is meant.
+const fn ids(target: DiffTarget) -> (Option<Uuid>, Option<Uuid>) {
+    match target {
+        DiffTarget::Chat(chat) => (Some(chat.uuid()), None),
+        DiffTarget::Workspace(workspace) => (None, Some(workspace.uuid())),
+    }
+}
+
+/// A chat with its owner, who is to be told.
+struct OwnedRow {
+    chat_id: Uuid,
+    owner_id: Uuid,
+}
+
+fn owned(rows: Vec<OwnedRow>) -> Vec<(ChatId, OwnerId)> {
+    let owned = |row: OwnedRow| (ChatId::new(row.chat_id), OwnerId::new(row.owner_id));
+    rows.into_iter().map(owned).collect()
 }
 
 struct StaleRow {
@@ -341,13 +355,13 @@ pub async fn write(
 ) -> sqlx::Result<Vec<(ChatId, OwnerId)>> {
     let rows: Vec<RefreshedRow<'_>> = refreshed.iter().map(RefreshedRow::from).collect();
     let limits: Vec<LimitRow<'_>> = limits.iter().map(LimitRow::from).collect();
-    let rows = sqlx::query!(
+    let changed = sqlx::query_as!(
+        OwnedRow,
         r#"
             with clock as materialized (
                 select coalesce($3::timestamptz, now()) as now
             ), found as materialized (
-                select *
-                from jsonb_to_recordset($1::jsonb) as found
+                select * from jsonb_to_recordset($1::jsonb) as found
                     (chat_id uuid, fence bigint, marks bigint, asked boolean, url text, told jsonb, problem text,
                      failures integer, again double precision)
             ), limited as materialized (
@@ -357,8 +371,7 @@ pub async fn write(
             ), kept as (
                 insert into git_host_limits as l (owner_id, origin, until)
                 select owner_id, origin, until from limited order by owner_id, origin
-                on conflict (owner_id, origin) do update
-                set until = greatest(l.until, excluded.until)
+                on conflict (owner_id, origin) do update set until = greatest(l.until, excluded.until)
             ), forgotten as (
                 delete from git_host_limits l
                 where until < (select now from clock)
@@ -377,8 +390,7 @@ pub async fn write(
                     failures = found.failures,
                     refreshed_at =
                         case when found.told is null then d.refreshed_at else clock.now end,
-                    updated_at =
-                        case when found.told is null then d.updated_at else clock.now end,
+                    updated_at = clock.now,
                     stale_at =
                         case when found.marks = d.marks
                              then clock.now + found.again * interval '1 second'
@@ -401,11 +413,8 @@ pub async fn write(
         Json(&rows) as _,
         Json(&limits) as _,
         now.map(Timestamp::time),
-    )
-    .fetch_all(conn)
-    .await?;
-    let changed = rows.into_iter();
-    Ok(changed.map(|row| (ChatId::new(row.chat_id), OwnerId::new(row.owner_id))).collect())
+    );
+    Ok(owned(changed.fetch_all(conn).await?))
 }
 
 impl<'a> From<&'a Refreshed> for RefreshedRow<'a> {

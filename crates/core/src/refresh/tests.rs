@@ -28,6 +28,7 @@ fn row(number: u128) -> StaleDiff {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the shape of an answer")]
 fn told(state: BranchState) -> Answer {
     let pull = Some(Pull::default());
     Ok(Some(DiffStatus { pull, state: Some(state), ..DiffStatus::default() }))

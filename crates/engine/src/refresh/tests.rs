@@ -1,19 +1,16 @@
 //! The refresher with mocked storage and hosts, under paused time.
 
-use std::collections::VecDeque;
-use std::sync::Mutex;
+mod ground;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use async_trait::async_trait;
 use musterbeat_core::diff::{BranchState, DiffStatus};
-use musterbeat_core::port::{
-    GitProvider, MockDiffStore, MockPublish, MockWatch, Notice, WatchError,
-};
 use musterbeat_core::refresh::Answer;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::*;
+use ground::{Ground, Host};
 
 const A: &str = "https://a.example/r";
 const B: &str = "https://b.example/r";
@@ -41,6 +38,7 @@ fn row(number: u128, whose: u128, origin: &str, branch: &str) -> StaleDiff {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the shape of an answer")]
 fn open() -> Answer {
     Ok(Some(DiffStatus { state: Some(BranchState::Open), ..DiffStatus::default() }))
 }
@@ -51,201 +49,6 @@ fn away() -> StoreError {
 
 fn broken() -> StoreError {
     StoreError::Broken { operation: "test", source: "broken".into() }
-}
-
-type AnswerFor = Box<dyn Fn(&Reference) -> Answer + Send + Sync>;
-
-/// A host that answers as a test says, and what happened to it.
-struct Host {
-    answer: AnswerFor,
-    /// Whom it refuses before any question.
-    refuses: Option<(&'static str, FetchError)>,
-    opened: Mutex<Vec<(OwnerId, String)>>,
-    asked: Mutex<Vec<String>>,
-    at_once: AtomicUsize,
-    at_once_max: AtomicUsize,
-    /// Answers that may be given.
-    gate: Semaphore,
-}
-
-impl Host {
-    fn answering(answer: impl Fn(&Reference) -> Answer + Send + Sync + 'static) -> Self {
-        Self {
-            answer: Box::new(answer),
-            refuses: None,
-            opened: Mutex::default(),
-            asked: Mutex::default(),
-            at_once: AtomicUsize::new(0),
-            at_once_max: AtomicUsize::new(0),
-            gate: Semaphore::new(Semaphore::MAX_PERMITS),
-        }
-    }
-
-    fn asked(&self) -> Vec<String> {
-        let mut asked = self.asked.lock().unwrap().clone();
-        asked.sort_unstable();
-        asked
-    }
-}
-
-/// The host as its repositories know it.
-struct Hosts(Arc<Host>);
-
-#[async_trait]
-impl GitHosts for Hosts {
-    async fn open(&self, owner: OwnerId, origin: &str) -> Result<Arc<dyn GitProvider>, FetchError> {
-        self.0.opened.lock().unwrap().push((owner, origin.to_owned()));
-        match &self.0.refuses {
-            Some((refused, error)) if *refused == origin => Err(error.clone()),
-            _ => Ok(Arc::new(Hosts(Arc::clone(&self.0)))),
-        }
-    }
-}
-
-#[async_trait]
-impl GitProvider for Hosts {
-    async fn fetch(&self, reference: &Reference) -> Answer {
-        let host = &self.0;
-        host.asked.lock().unwrap().push(reference.branch.clone());
-        let at_once = host.at_once.fetch_add(1, Ordering::SeqCst) + 1;
-        host.at_once_max.fetch_max(at_once, Ordering::SeqCst);
-        host.gate.acquire().await.unwrap().forget();
-        host.at_once.fetch_sub(1, Ordering::SeqCst);
-        (host.answer)(reference)
-    }
-}
-
-/// Storage that hands out batches, and what was written and told.
-#[derive(Default)]
-struct Ground {
-    batches: Mutex<VecDeque<Result<Vec<StaleDiff>, StoreError>>>,
-    acquired: AtomicUsize,
-    written: Mutex<Vec<Refreshed>>,
-    limits: Mutex<Vec<HostLimit>>,
-    writes: AtomicUsize,
-    told: Mutex<Vec<(Topic, Uuid)>>,
-    /// Writes of this chat are refused.
-    poison: Option<ChatId>,
-    /// Writes that find storage away.
-    outages: AtomicUsize,
-    marked: Notify,
-    acquired_one: Notify,
-}
-
-impl Ground {
-    fn of(batches: impl IntoIterator<Item = Vec<StaleDiff>>) -> Self {
-        let batches = batches.into_iter().map(Ok).collect();
-        Self { batches: Mutex::new(batches), ..Self::default() }
-    }
-
-    fn refresher(self: &Arc<Self>, host: &Arc<Host>, options: RefreshOptions) -> Refresher {
-        let ports = RefreshPorts {
-            diffs: Arc::new(self.diffs()),
-            hosts: Arc::new(Hosts(Arc::clone(host))),
-            publish: Arc::new(self.publish()),
-            watch: Arc::new(self.watch()),
-        };
-        Refresher::new(ports, options)
-    }
-
-    fn diffs(self: &Arc<Self>) -> MockDiffStore {
-        let mut diffs = MockDiffStore::new();
-        let ground = Arc::clone(self);
-        diffs.expect_acquire().returning(move |_| {
-            ground.acquired.fetch_add(1, Ordering::SeqCst);
-            ground.acquired_one.notify_one();
-            ground.batches.lock().unwrap().pop_front().unwrap_or(Ok(vec![]))
-        });
-        let ground = Arc::clone(self);
-        diffs.expect_write().returning(move |rows, limits| ground.write(rows, limits));
-        let ground = Arc::clone(self);
-        diffs.expect_read().returning(move |chats, _| {
-            let written = ground.written.lock().unwrap();
-            let of = |row: &&Refreshed| chats.contains(&row.chat);
-            Ok(written.iter().filter(of).map(known).collect())
-        });
-        diffs.expect_mark().returning(|target, _, _| {
-            let DiffTarget::Chat(chat) = target else { return Err(broken()) };
-            Ok(vec![(chat, owner(1)), (chat, owner(1))])
-        });
-        diffs
-    }
-
-    fn write(
-        &self,
-        rows: &[Refreshed],
-        limits: &[HostLimit],
-    ) -> Result<Vec<(ChatId, OwnerId)>, StoreError> {
-        self.writes.fetch_add(1, Ordering::SeqCst);
-        let outage = |left: usize| left.checked_sub(1);
-        if self.outages.fetch_update(Ordering::SeqCst, Ordering::SeqCst, outage).is_ok() {
-            return Err(away());
-        }
-        if rows.iter().any(|row| Some(row.chat) == self.poison) {
-            return Err(broken());
-        }
-        self.written.lock().unwrap().extend_from_slice(rows);
-        self.limits.lock().unwrap().extend_from_slice(limits);
-        let told = rows.iter().filter(|row| row.status.is_some());
-        Ok(told.map(|row| (row.chat, owner(1))).collect())
-    }
-
-    fn publish(self: &Arc<Self>) -> MockPublish {
-        let mut publish = MockPublish::new();
-        let ground = Arc::clone(self);
-        publish
-            .expect_publish()
-            .returning(move |topic, id| ground.told.lock().unwrap().push((topic, id)));
-        publish
-    }
-
-    fn watch(self: &Arc<Self>) -> MockWatch {
-        struct Marks(Arc<Ground>);
-        #[async_trait]
-        impl Watcher for Marks {
-            async fn recv(&mut self) -> Notice {
-                self.0.marked.notified().await;
-                Notice::Changed(BTreeSet::new())
-            }
-        }
-        let mut watch = MockWatch::new();
-        let ground = Arc::clone(self);
-        watch.expect_watch().returning(move |topic, _| {
-            assert_eq!(topic, Topic::Stale);
-            Ok::<_, WatchError>(Box::new(Marks(Arc::clone(&ground))))
-        });
-        watch
-    }
-
-    /// Returns what was written by chat: whether it was told, why not, and when again.
-    fn written(&self) -> Vec<(u128, bool, Option<String>, u64)> {
-        let written = self.written.lock().unwrap();
-        let mut written: Vec<_> = written
-            .iter()
-            .map(|row| {
-                let again = row.again.unwrap().as_secs();
-                (row.chat.uuid().as_u128(), row.status.is_some(), row.problem.clone(), again)
-            })
-            .collect();
-        written.sort();
-        written
-    }
-
-    fn told(&self, topic: Topic) -> usize {
-        self.told.lock().unwrap().iter().filter(|(told, _)| *told == topic).count()
-    }
-}
-
-fn known(row: &Refreshed) -> ChatDiff {
-    ChatDiff {
-        chat: row.chat,
-        owner: owner(1),
-        reference: Reference::default(),
-        status: row.status.clone(),
-        problem: row.problem.clone(),
-        refreshed_at: None,
-        stale_at: None,
-    }
 }
 
 /// Refreshes one batch of `rows`.
@@ -320,9 +123,9 @@ async fn branch_without_a_pull_request_is_no_failure_and_no_news() {
 
 #[tokio::test(start_paused = true)]
 async fn rate_limit_skips_the_rest_of_its_group_alone() {
-    let wait = Some(Duration::from_secs(1_000));
+    let wait = Duration::from_secs(1_000);
     let host = Host::answering(move |reference| match reference.origin.as_str() {
-        A => Err(FetchError::RateLimited { wait }),
+        A => Err(FetchError::RateLimited { wait: Some(wait) }),
         _ => open(),
     });
     let rows = vec![
@@ -344,7 +147,7 @@ async fn rate_limit_skips_the_rest_of_its_group_alone() {
     let limits = ground.limits.lock().unwrap();
     let limited: Vec<_> = limits.iter().map(|limit| (limit.owner, limit.origin.as_str())).collect();
     assert_eq!(limited, [(owner(1), A), (owner(2), A)]);
-    assert!(limits.iter().all(|limit| limit.wait >= wait.unwrap()));
+    assert!(limits.iter().all(|limit| limit.wait >= wait));
 }
 
 #[tokio::test(start_paused = true)]

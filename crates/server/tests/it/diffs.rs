@@ -330,6 +330,24 @@ async fn folder_of_a_repository_is_enough() {
     running.stop().await;
 }
 
+/// Starts a replica whose token tells which one it is.
+fn start_replica(
+    number: usize,
+    folder: &Path,
+    fake: &FakeGitHub,
+    database: &TestDatabase,
+) -> Replica {
+    let host = [
+        "[[git]]",
+        &format!("origin = \"{HOST}\""),
+        "provider = \"github\"",
+        &format!("api = \"{}\"", fake.api_url()),
+        &format!("token = \"replica {number}\""),
+    ];
+    std::fs::write(folder.join("musterbeat.toml"), host.join("\n")).unwrap();
+    Replica::start(musterbeat(folder).args(["--database-url", database.url()]))
+}
+
 /// Each batch is leased by one of the two; one of them is killed while a host keeps it waiting.
 #[tokio::test]
 async fn rows_that_a_dead_replica_had_leased_come_back_with_their_lease_and_no_other_is_asked_twice()
@@ -343,15 +361,7 @@ async fn rows_that_a_dead_replica_had_leased_come_back_with_their_lease_and_no_o
     fake.fail(Whom::Path(format!("/repos/o/r/pulls/{SILENT}")), Fault::Silence);
     let database = TestDatabase::create().await.unwrap();
     let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    let start = |number: usize| {
-        let folder = folders[number].path();
-        let api = fake.api_url();
-        let host = format!(
-            "[[git]]\norigin = \"{HOST}\"\nprovider = \"github\"\napi = \"{api}\"\ntoken = \"replica {number}\"\n"
-        );
-        std::fs::write(folder.join("musterbeat.toml"), host).unwrap();
-        Replica::start(musterbeat(folder).args(["--database-url", database.url()]))
-    };
+    let start = |number: usize| start_replica(number, folders[number].path(), &fake, &database);
     let mut replicas = [Some(start(0)), Some(start(1))];
     add_stale(&database, ROWS, Uuid::now_v7(), "number").await;
     fake.hanging(1).await.unwrap();
