@@ -18,7 +18,7 @@ use musterbeat_core::port::{
     Topic, Watch, Watcher,
 };
 use musterbeat_core::refresh::{BATCH, HostLimit, LEASE, RefreshTimes, Refreshed, StaleDiff};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use self::ask::Asked;
 use crate::metrics::{REFRESH_SECONDS, REFRESH_WRITES_GIVEN_UP, REFRESHED};
@@ -141,7 +141,7 @@ impl Refresher {
 
     /// Refreshes what is stale until `shutdown` is requested.
     ///
-    /// What is leased then and not asked yet is stale again at once, for other processes.
+    /// What is leased then and not told yet is stale again at once, for other processes.
     pub async fn run(self, shutdown: Shutdown) {
         let Shared { ports, options } = &*self.0;
         let mut marks = watched(&*ports.watch).await;
@@ -162,9 +162,11 @@ impl Refresher {
         if leased.is_empty() {
             return Err(RefreshError::NotFound);
         }
-        let asked = ask::ask(&*ports.hosts, options, leased, leased_at, &Shutdown::default()).await;
+        // The request that asks has its own time.
+        let no_end = Shutdown::default();
+        let asked = ask::ask(&*ports.hosts, options, leased, leased_at, &no_end).await;
         let error = asked.error.clone();
-        self.write(asked, leased_at).await?;
+        self.write(asked, leased_at, &no_end).await?;
         if let Some(error) = error {
             return Err(error.into());
         }
@@ -190,7 +192,7 @@ impl Refresher {
         if !leased.is_empty() {
             let asked = ask::ask(&*ports.hosts, options, leased, leased_at, shutdown).await;
             // Whatever could not be written was said, and comes back with its lease.
-            let _ = self.write(asked, leased_at).await;
+            let _ = self.write(asked, leased_at, shutdown).await;
             metrics::histogram!(REFRESH_SECONDS.name).record(leased_at.elapsed());
         }
         more
@@ -199,14 +201,18 @@ impl Refresher {
     /// Writes what was found before the lease ends, and tells the owners what changed.
     ///
     /// Returns the last error of those that some of it was given up for.
-    async fn write(&self, asked: Asked, leased_at: Instant) -> Result<(), StoreError> {
-        let deadline = leased_at + LEASE;
+    async fn write(
+        &self,
+        asked: Asked,
+        leased_at: Instant,
+        shutdown: &Shutdown,
+    ) -> Result<(), StoreError> {
         let Asked { refreshed, limits, .. } = asked;
         let mut limits = &limits[..];
         let mut parts = vec![&refreshed[..]];
         let mut written = Ok(());
         while let Some(part) = parts.pop() {
-            match self.write_part(part, limits, deadline).await {
+            match self.write_part(part, limits, leased_at + LEASE, shutdown).await {
                 Ok(changed) => {
                     metrics::counter!(REFRESHED.name).increment(part.len() as u64);
                     self.tell(&changed);
@@ -235,12 +241,13 @@ impl Refresher {
         written
     }
 
-    /// Writes until storage answers or the lease has ended.
+    /// Writes until storage answers, the lease has ended, or the process ends.
     async fn write_part(
         &self,
         part: &[Refreshed],
         limits: &[HostLimit],
         deadline: Instant,
+        shutdown: &Shutdown,
     ) -> Result<Vec<(ChatId, OwnerId)>, StoreError> {
         let mut failures = 0;
         loop {
@@ -248,7 +255,13 @@ impl Refresher {
                 Err(StoreError::Unavailable { operation, source }) => {
                     failures += 1;
                     let pause = sleep(BACKOFF.delay(failures, rand::random()));
-                    if timeout_at(deadline, pause).await.is_err() {
+                    let given_up = tokio::select! {
+                        biased;
+                        () = shutdown.requested() => true,
+                        () = sleep_until(deadline) => true,
+                        () = pause => false,
+                    };
+                    if given_up {
                         return Err(StoreError::Unavailable { operation, source });
                     }
                 }

@@ -115,11 +115,17 @@ async fn run(
         Ok(provider) => provider,
         Err(error) => return Outcome::Answered(Err(error.clone())),
     };
-    if shutdown.is_requested() || !may_ask(leased_at, options.answer_time) {
+    if !may_ask(leased_at, options.answer_time) {
         return Outcome::Unasked;
     }
     let fetch = caught("the provider", provider.fetch(&errand.question.reference));
-    let answer = match timeout(options.answer_time, fetch).await {
+    let answer = tokio::select! {
+        biased;
+        // Others ask it again, at once.
+        () = shutdown.requested() => return Outcome::Unasked,
+        answer = timeout(options.answer_time, fetch) => answer,
+    };
+    let answer = match answer {
         Ok(Ok(answer)) => answer,
         Ok(Err(panic)) => Err(FetchError::Host(panic)),
         Err(_) => {

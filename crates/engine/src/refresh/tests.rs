@@ -256,23 +256,24 @@ async fn mark_wakes_the_loop_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn end_writes_what_was_told_and_leaves_the_rest_to_others() {
-    let rows = vec![row(1, 1, A, "x"), row(2, 1, A, "y")];
+    let rows = vec![row(1, 1, A, "x"), row(2, 1, A, "y"), row(3, 1, A, "z")];
     let ground = Arc::new(Ground::of([rows]));
-    let host = Arc::new(Host { gate: Semaphore::new(0), ..Host::answering(|_| open()) });
+    let host = Arc::new(Host { gate: Semaphore::new(1), ..Host::answering(|_| open()) });
     let options = RefreshOptions { concurrency: 1, ..RefreshOptions::DEFAULT };
     let shutdown = Shutdown::default();
     let run = tokio::spawn(ground.refresher(&host, options).run(shutdown.clone()));
-    while host.asked().is_empty() {
-        ground.acquired_one.notified().await;
+    ground.acquired_one.notified().await;
+    while host.asked().len() < 2 {
         tokio::task::yield_now().await;
     }
+    let asked_to_end = Instant::now();
     shutdown.request();
-    host.gate.add_permits(1);
     run.await.unwrap();
+    assert_eq!(asked_to_end.elapsed(), Duration::ZERO, "no silent host holds it up");
     let told: Vec<_> = ground.written().into_iter().map(|(chat, told, ..)| (chat, told)).collect();
-    assert_eq!(told, [(1, true), (2, false)]);
-    assert_eq!(host.asked(), ["x"]);
-    assert_eq!(ground.written()[1].3, 0, "stale at once");
+    assert_eq!(told, [(1, true), (2, false), (3, false)]);
+    assert_eq!(host.asked(), ["x", "y"]);
+    assert!(ground.written()[1..].iter().all(|(.., again)| *again == 0), "stale at once");
 }
 
 #[tokio::test(start_paused = true)]
@@ -331,4 +332,22 @@ async fn refresh_of_one_chat_whose_answer_cannot_be_written_tells_nobody() {
     let refused = matches!(refused, Err(RefreshError::Store(StoreError::Broken { .. })));
     assert!(refused);
     assert_eq!(ground.told(Topic::Owner), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn end_is_not_held_up_by_storage_that_is_away() {
+    let outages = AtomicUsize::new(usize::MAX);
+    let ground = Ground { outages, ..Ground::of([vec![row(1, 1, A, "x")]]) };
+    let ground = Arc::new(ground);
+    let host = Arc::new(Host::answering(|_| open()));
+    let shutdown = Shutdown::default();
+    let refresher = ground.refresher(&host, RefreshOptions::DEFAULT);
+    let run = tokio::spawn(refresher.run(shutdown.clone()));
+    while ground.writes.load(Ordering::SeqCst) < 2 {
+        sleep(Duration::from_secs(1)).await;
+    }
+    let asked_to_end = Instant::now();
+    shutdown.request();
+    run.await.unwrap();
+    assert_eq!(asked_to_end.elapsed(), Duration::ZERO);
 }
