@@ -178,7 +178,9 @@ impl RefreshTimes {
     /// together again; a pause that doubles with each failure has full jitter above its first.
     pub fn judge(&self, row: &StaleDiff, answer: &Answer, jitter: f64) -> Refreshed {
         let (status, problem, pause) = match answer {
-            Ok(Some(status)) => (Some(status.clone().cleaned()), None, self.fresh(row, status)),
+            Ok(Some(status)) => {
+                (Some(status.clone().cleaned()), None, self.after_status(row, status))
+            }
             Ok(None) => (None, None, Some(self.without_pull(row))),
             Err(error) => (None, Some(error.to_string()), Some(self.after(error, row, jitter))),
         };
@@ -208,7 +210,7 @@ impl RefreshTimes {
         }
     }
 
-    fn fresh(&self, row: &StaleDiff, status: &DiffStatus) -> Option<Duration> {
+    fn after_status(&self, row: &StaleDiff, status: &DiffStatus) -> Option<Duration> {
         match status.state {
             // Once more after it was seen to merge: what follows a merge is told with it then.
             Some(BranchState::Merged) if status.is_final() && row.state == status.state => None,

@@ -27,6 +27,21 @@ struct DiffRow {
     stale_at: Option<OffsetDateTime>,
 }
 
+/// Selects what readers are shown of branches; the rest of the statement follows.
+macro_rules! select_diffs {
+    ($rest:literal, $($argument:expr),+ $(,)?) => {
+        sqlx::query_as!(
+            DiffRow,
+            r#"
+                select chat_id, owner_id, url, git_branch, git_remote_origin,
+                       told as "told: Json<DiffStatus>", problem, refreshed_at, stale_at
+                from chat_diff_statuses
+            "# + $rest,
+            $($argument),+
+        )
+    };
+}
+
 impl From<DiffRow> for ChatDiff {
     fn from(row: DiffRow) -> Self {
         Self {
@@ -52,14 +67,8 @@ pub async fn read(
     reach: Reach,
 ) -> sqlx::Result<Vec<ChatDiff>> {
     let chats: Vec<Uuid> = chats.iter().map(|chat| chat.uuid()).collect();
-    let query = sqlx::query_as!(
-        DiffRow,
-        r#"
-            select chat_id, owner_id, url, git_branch, git_remote_origin,
-                   told as "told: Json<DiffStatus>", problem, refreshed_at, stale_at
-            from chat_diff_statuses
-            where chat_id = any ($1) and ($2::uuid is null or owner_id = $2)
-        "#,
+    let query = select_diffs!(
+        "where chat_id = any ($1) and ($2::uuid is null or owner_id = $2)",
         &chats,
         owner_of(reach),
     );
@@ -75,12 +84,8 @@ pub async fn changed(
     mark: i64,
     limit: u32,
 ) -> sqlx::Result<Vec<ChatDiff>> {
-    let query = sqlx::query_as!(
-        DiffRow,
+    let query = select_diffs!(
         r#"
-            select chat_id, owner_id, url, git_branch, git_remote_origin,
-                   told as "told: Json<DiffStatus>", problem, refreshed_at, stale_at
-            from chat_diff_statuses
             where owner_id = $1
               and changed_in >= $2
               and changed_in < pg_snapshot_xmax(pg_current_snapshot())::text::bigint

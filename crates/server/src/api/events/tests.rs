@@ -1,12 +1,14 @@
-//! What a stream costs while nothing happens, counted by the allocator.
+//! What a stream costs while nothing happens, counted by the allocator, and how it lives through
+//! storage that is away.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
 
 use allocation_counter::measure;
 use futures_util::FutureExt;
 use musterbeat_core::chat::{Changes, Chat};
 use musterbeat_core::id::{OwnerId, TokenId};
-use musterbeat_core::port::{MockChatReader, Reach, Watch};
+use musterbeat_core::port::{MockChatReader, Publish, Reach, StoreError, Topic, Watch};
 use musterbeat_core::run::RunStatus;
 use musterbeat_core::timestamp::Timestamp;
 use musterbeat_db::tokens::TokenKind;
@@ -60,6 +62,38 @@ async fn quiet_stream_is_pinged_each_15_s() {
     run.await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn change_comes_when_storage_answers_again() {
+    let rig = Rig::start();
+    let mut stream = rig.idle(7, 7).await;
+    let chat = ChatId::new(Uuid::from_u128(7));
+    rig.reads.lock().unwrap().extend([away(), away(), away(), Ok(changes(chat, 2))]);
+    rig.notices.publish(Topic::Chat, chat.uuid());
+    let told = stream.next().await.unwrap();
+    assert!(told.starts_with(b"event: status"), "{told:?}");
+    assert!(rig.reads.lock().unwrap().is_empty(), "the keeper asked until there was an answer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn follower_that_reads_by_itself_stays_while_storage_is_away() {
+    let rig = Rig::start();
+    tokio::spawn(rig.followed.clone().run());
+    let mut stream = rig.idle(7, 7).await;
+    let chat = ChatId::new(Uuid::from_u128(7));
+    let restored = || Changes { reset: true, ..changes(chat, 1) };
+    // The keeper finds the history replaced: each follower reads it anew.
+    rig.reads.lock().unwrap().extend([Ok(restored()), away(), away(), Ok(restored())]);
+    rig.notices.publish(Topic::Chat, chat.uuid());
+    for expected in [&frame::PING, &frame::PING, &frame::HISTORY_RESET] {
+        assert_eq!(stream.next().await.as_ref(), Some(expected));
+    }
+    rig.reads.lock().unwrap().extend([Ok(restored()), away()]);
+    rig.notices.publish(Topic::Chat, chat.uuid());
+    while stream.next().await.unwrap() != frame::PING {}
+    rig.end.cancel();
+    while stream.next().await.is_some() {}
+}
+
 /// Opens streams of the chat and the token that `of` names, lets each come to rest, and returns
 /// how many bytes one of them holds.
 fn idle_bytes(of: impl Fn(u128) -> (u128, u128)) -> i64 {
@@ -79,7 +113,12 @@ fn idle_bytes(of: impl Fn(u128) -> (u128, u128)) -> i64 {
     counted.bytes_current / i64::from(STREAMS)
 }
 
+/// What storage answers to reads, in order; then that nothing has changed.
+type Reads = Arc<Mutex<VecDeque<Result<Changes, StoreError>>>>;
+
 struct Rig {
+    reads: Reads,
+    notices: PgTransport,
     end: CancellationToken,
     followed: Followed,
     revocations: Revocations,
@@ -88,11 +127,15 @@ struct Rig {
 impl Rig {
     fn start() -> Self {
         let mut chats = MockChatReader::new();
-        chats.expect_changes().returning(|id, _, _| Ok(Some(changes(id))));
+        let reads = Reads::default();
+        let left = Arc::clone(&reads);
+        chats.expect_changes().returning(move |id, _, _| {
+            left.lock().unwrap().pop_front().unwrap_or_else(|| Ok(changes(id, 1))).map(Some)
+        });
         let probe_timeout = Duration::from_millis(10);
         let options = PgTransportOptions { probe_timeout, ..PgTransportOptions::DEFAULT };
         let notices = PgTransport::start(NOWHERE, &options).unwrap();
-        let watch: Arc<dyn Watch> = Arc::new(notices);
+        let watch: Arc<dyn Watch> = Arc::new(notices.clone());
         let end = CancellationToken::new();
         let store = PgStore::new(PgPool::connect_lazy(NOWHERE).unwrap());
         let ports = FollowPorts {
@@ -102,7 +145,13 @@ impl Rig {
             cluster: Cluster::of(&Settings::default()).unwrap(),
             end: end.clone(),
         };
-        Self { end, followed: Followed::new(ports), revocations: Revocations::new(store, watch) }
+        Self {
+            reads,
+            notices,
+            end,
+            followed: Followed::new(ports),
+            revocations: Revocations::new(store, watch),
+        }
     }
 
     /// Follows a chat until nothing is left to tell.
@@ -123,7 +172,11 @@ impl Rig {
     }
 }
 
-fn changes(id: ChatId) -> Changes {
+fn away() -> Result<Changes, StoreError> {
+    Err(StoreError::Unavailable { operation: "test", source: "away".into() })
+}
+
+fn changes(id: ChatId, version: i64) -> Changes {
     let time = Timestamp::from_micros(0).unwrap();
     let chat = Chat {
         id,
@@ -135,12 +188,12 @@ fn changes(id: ChatId) -> Changes {
         model: None,
         archived: false,
         last_read: None,
-        status: RunStatus::Waiting,
+        status: if version == 1 { RunStatus::Waiting } else { RunStatus::Running },
         error: None,
-        version: Version(1),
+        version: Version(version),
         created_at: time,
         updated_at: time,
     };
     let (messages, queue) = (vec![], vec![]);
-    Changes { chat, messages, queue, reset: false, reached: Version(1), place: None }
+    Changes { chat, messages, queue, reset: false, reached: Version(version), place: None }
 }
