@@ -11,9 +11,18 @@ use super::session::{Failure, Session};
 ///
 /// INVARIANT: equal to what all migrations together make; a test compares the two.
 const TABLES: &[(&str, &[&str])] = &[
+    (
+        "chat_diff_statuses",
+        &[
+            "autovacuum_vacuum_scale_factor=0.02",
+            "autovacuum_vacuum_threshold=500",
+            "fillfactor=70",
+        ],
+    ),
     ("chat_messages", &[]),
     ("chat_queued_messages", &[]),
     ("chats", &[]),
+    ("git_host_limits", &[]),
     (
         "run_heartbeats",
         &[
