@@ -218,6 +218,17 @@ impl Refresher {
                     self.tell(&changed);
                     limits = &[];
                 }
+                // Storage is away: what is left is stale again when the lease ends.
+                Err(error @ StoreError::Unavailable { .. }) => {
+                    let left = part.len() + parts.iter().map(|part| part.len()).sum::<usize>();
+                    metrics::counter!(REFRESH_WRITES_GIVEN_UP.name).increment(left as u64);
+                    tracing::warn!(
+                        left,
+                        error = &error as &dyn std::error::Error,
+                        "what was found about branches cannot be written in time"
+                    );
+                    return Err(error);
+                }
                 // Halved until what cannot be written stands alone: it must stop no other.
                 Err(error) if part.len() > 1 => {
                     tracing::debug!(

@@ -337,7 +337,8 @@ async fn refresh_of_one_chat_whose_answer_cannot_be_written_tells_nobody() {
 #[tokio::test(start_paused = true)]
 async fn end_is_not_held_up_by_storage_that_is_away() {
     let outages = AtomicUsize::new(usize::MAX);
-    let ground = Ground { outages, ..Ground::of([vec![row(1, 1, A, "x")]]) };
+    let rows = (1..=50).map(|number| row(number, 1, A, "x")).collect();
+    let ground = Ground { outages, ..Ground::of([rows]) };
     let ground = Arc::new(ground);
     let host = Arc::new(Host::answering(|_| open()));
     let shutdown = Shutdown::default();
@@ -346,8 +347,9 @@ async fn end_is_not_held_up_by_storage_that_is_away() {
     while ground.writes.load(Ordering::SeqCst) < 2 {
         sleep(Duration::from_secs(1)).await;
     }
-    let asked_to_end = Instant::now();
+    let (asked_to_end, writes) = (Instant::now(), ground.writes.load(Ordering::SeqCst));
     shutdown.request();
     run.await.unwrap();
     assert_eq!(asked_to_end.elapsed(), Duration::ZERO);
+    assert!(ground.writes.load(Ordering::SeqCst) <= writes + 1, "it is not written in parts");
 }
