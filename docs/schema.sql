@@ -8,6 +8,45 @@ create type run_status as enum ('waiting', 'pending', 'running', 'interrupting',
 
 create type token_kind as enum ('admin', 'user', 'agent');
 
+create unlogged table agent_metadata (
+    agent_id uuid not null,
+    key text not null,
+    value text not null,
+    error text not null,
+    collected_at timestamp with time zone not null,
+    constraint agent_metadata_pkey PRIMARY KEY (agent_id, key)
+) with (
+    autovacuum_vacuum_scale_factor=0.02,
+    autovacuum_vacuum_threshold=1000,
+    fillfactor=80
+);
+comment on table agent_metadata is 'The newest value of each key; empty after a crash until agents report again.';
+comment on column agent_metadata.collected_at is 'When it came, by the clock of the server that took it; an older one never replaces a newer.';
+
+create table agent_metadata_definitions (
+    agent_id uuid not null,
+    key text not null,
+    display_name text not null,
+    script text not null,
+    interval_s integer not null,
+    timeout_s integer not null,
+    display_order integer not null,
+    constraint agent_metadata_definitions_pkey PRIMARY KEY (agent_id, key),
+    constraint agent_metadata_definitions_agent_id_fkey FOREIGN KEY (agent_id) REFERENCES agents(id) ON DELETE CASCADE
+);
+comment on table agent_metadata_definitions is 'What each agent is to report, and how often.';
+
+create table agents (
+    id uuid not null,
+    owner_id uuid not null,
+    workspace_id uuid,
+    name text not null,
+    created_at timestamp with time zone not null default now(),
+    constraint agents_pkey PRIMARY KEY (id)
+);
+CREATE INDEX agents_of_owner ON public.agents USING btree (owner_id);
+comment on table agents is 'Who reports of a machine or a workspace, with a token of its own.';
+
 create table chat_diff_statuses (
     chat_id uuid not null,
     owner_id uuid not null,

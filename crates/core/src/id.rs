@@ -79,6 +79,10 @@ uuid_id! {
     WorkspaceId
 }
 uuid_id! {
+    /// An agent, who reports of a machine or a workspace.
+    AgentId
+}
+uuid_id! {
     /// An API token, of which only a hash is stored.
     TokenId
 }

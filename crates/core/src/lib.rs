@@ -34,6 +34,7 @@ pub mod call;
 pub mod chat;
 pub mod diff;
 pub mod lineage;
+pub mod metadata;
 pub mod page;
 pub mod refresh;
 

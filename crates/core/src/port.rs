@@ -7,6 +7,7 @@ mod chats;
 mod clock;
 mod diff;
 mod git;
+mod metadata;
 mod notice;
 mod runner;
 mod store;
@@ -17,6 +18,7 @@ pub use chats::{
 pub use clock::Clock;
 pub use diff::{DiffStore, DiffTarget, Select};
 pub use git::{FetchError, GitHosts, GitProvider};
+pub use metadata::{KeyedSample, MetadataStore, NewAgent};
 pub use notice::{
     Interest, Notice, Publish, PublishError, Resync, ResyncCause, Topic, Watch, WatchError, Watcher,
 };
@@ -34,6 +36,7 @@ pub use self::{
     clock::MockClock,
     diff::MockDiffStore,
     git::{MockGitHosts, MockGitProvider},
+    metadata::MockMetadataStore,
     notice::{MockPublish, MockWatch, MockWatcher},
     runner::{MockChatRunner, MockRunContext, MockRunner},
     store::{MockBeatStore, MockLeaseStore, MockRunQueue, MockRunStore},

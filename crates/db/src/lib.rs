@@ -27,6 +27,7 @@ pub use store::PgStore;
 mod beats;
 pub use beats::PgBeats;
 
+pub mod agent_metadata;
 pub mod chat_diff_statuses;
 pub mod chat_messages;
 pub mod chat_queued_messages;

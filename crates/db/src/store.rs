@@ -4,6 +4,7 @@
 mod chats;
 mod diffs;
 mod leases;
+mod metadata;
 mod runs;
 mod tokens;
 

@@ -17,6 +17,7 @@ pub mod worker;
 pub mod chat;
 pub mod command;
 pub mod echo;
+pub mod metadata;
 pub mod refresh;
 pub mod runs;
 

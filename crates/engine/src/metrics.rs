@@ -139,6 +139,46 @@ pub(crate) const COMMAND_TURNS: Metric = counter(
     "Turns that the runner `command` ended: answered, failed or stopped.",
 );
 
+pub(crate) const METADATA_PENDING: Metric = gauge(
+    "musterbeat_metadata_pending",
+    Unit::Count,
+    &[],
+    "Entries that agents reported and that wait to be written.",
+);
+pub(crate) const METADATA_WRITTEN: Metric = counter(
+    "musterbeat_metadata_written_total",
+    &[],
+    "Entries that were written, or were older than what is stored.",
+);
+pub(crate) const METADATA_REFUSED: Metric = counter(
+    "musterbeat_metadata_refused_total",
+    &[],
+    "Entries that were refused since too many wait; their senders were told.",
+);
+pub(crate) const METADATA_DROPPED: Metric = counter(
+    "musterbeat_metadata_dropped_total",
+    &["cause"],
+    "Entries that storage refuses, or that were left at the end.",
+);
+pub(crate) const METADATA_RETRIES: Metric = counter(
+    "musterbeat_metadata_retries_total",
+    &[],
+    "Writes that found storage away; what they held went back.",
+);
+pub(crate) const METADATA_FLUSH_ENTRIES: Metric = Metric {
+    name: "musterbeat_metadata_flush_entries",
+    kind: Kind::Histogram,
+    unit: Unit::Count,
+    labels: &[],
+    help: "Entries of a flush.",
+};
+pub(crate) const METADATA_FLUSH_SECONDS: Metric = Metric {
+    name: "musterbeat_metadata_flush_seconds",
+    kind: Kind::Histogram,
+    unit: Unit::Seconds,
+    labels: &["reason"],
+    help: "Time that a flush takes, by why it began.",
+};
 pub(crate) const REFRESH_ANSWERS: Metric = counter(
     "musterbeat_refresh_answers_total",
     &["outcome"],
@@ -192,6 +232,13 @@ pub const METRICS: &[Metric] = &[
     STREAM_RESYNCS,
     COMMAND_PROGRAMS,
     COMMAND_TURNS,
+    METADATA_PENDING,
+    METADATA_WRITTEN,
+    METADATA_REFUSED,
+    METADATA_DROPPED,
+    METADATA_RETRIES,
+    METADATA_FLUSH_ENTRIES,
+    METADATA_FLUSH_SECONDS,
     REFRESH_ANSWERS,
     REFRESHED,
     REFRESH_SECONDS,

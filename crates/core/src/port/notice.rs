@@ -23,12 +23,14 @@ pub enum Topic {
     Token,
     /// A chat's branch was marked stale; the id is the chat's.
     Stale,
+    /// What an agent reports changed; the id is the agent's.
+    Agent,
 }
 
 impl Topic {
     /// Every topic, in the order in which changes that wait together are told: whoever hears that
     /// a run was claimed and is pending again must hear the latter last.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Claimed,
         Self::Pending,
         Self::Stop,
@@ -36,6 +38,7 @@ impl Topic {
         Self::Owner,
         Self::Token,
         Self::Stale,
+        Self::Agent,
     ];
 
     /// Returns the word that metrics use.
@@ -48,6 +51,7 @@ impl Topic {
             Self::Owner => "owner",
             Self::Token => "token",
             Self::Stale => "stale",
+            Self::Agent => "agent",
         }
     }
 }

@@ -12,6 +12,16 @@ use super::session::{Failure, Session};
 /// INVARIANT: equal to what all migrations together make; a test compares the two.
 const TABLES: &[(&str, &[&str])] = &[
     (
+        "agent_metadata",
+        &[
+            "autovacuum_vacuum_scale_factor=0.02",
+            "autovacuum_vacuum_threshold=1000",
+            "fillfactor=80",
+        ],
+    ),
+    ("agent_metadata_definitions", &[]),
+    ("agents", &[]),
+    (
         "chat_diff_statuses",
         &[
             "autovacuum_vacuum_scale_factor=0.02",

@@ -12,6 +12,7 @@ mod faults;
 mod feed;
 mod matrix;
 mod messages;
+mod metadata;
 mod migrations;
 mod plans;
 mod queue;
