@@ -150,6 +150,7 @@ pub enum GitProviderKind {
     /// The REST API of GitHub, and of those that are compatible with it.
     Github,
     /// Repositories in a folder of this machine.
+    #[serde(rename = "local-git")]
     Local,
 }
 
@@ -375,6 +376,33 @@ mod tests {
         check("MUSTERBEAT_RUNNER", "command", &["command:PROGRAM", "environment"]);
         check("MUSTERBEAT_RUNNER", "command: ", &["names no program", "path", "environment"]);
         check("MUSTERBEAT_POSTGRES", "somewhere", &["somewhere", "wheel"]);
+    }
+
+    #[test]
+    #[expect(clippy::result_large_err, reason = "the shape of the jail's closure")]
+    fn git_hosts_are_tables_whose_tokens_are_not_shown() {
+        Jail::expect_with(|jail| {
+            let file = "
+                [[git]]
+                origin = \"github.com\"
+                provider = \"github\"
+                token = \"ghp_secret\"
+                reviews = true
+                [[git]]
+                origin = \"/srv/repositories\"
+                provider = \"local-git\"
+            ";
+            jail.create_file(FILE, file)?;
+            let settings = Settings::load(None, none()).unwrap();
+            let providers: Vec<_> = settings.git.iter().map(|host| host.provider).collect();
+            assert_eq!(providers, [GitProviderKind::Github, GitProviderKind::Local]);
+            assert!(settings.git[0].reviews && !settings.git[1].reviews);
+            assert!(!format!("{settings:?}").contains("ghp_secret"));
+            jail.create_file(FILE, "[[git]]\norigin = \"x\"\nprovider = \"svn\"\n")?;
+            let error = Settings::load(None, none()).unwrap_err().to_string();
+            assert!(error.contains("svn") && error.contains("local-git"), "{error}");
+            Ok(())
+        });
     }
 
     #[test]
