@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::{Reach, StoreError};
 use crate::id::{AgentId, OwnerId, WorkspaceId};
-use crate::metadata::{Definition, Definitions, Key, Reading, Sample};
+use crate::metadata::{Definitions, Key, Reading, Sample};
 
 /// Keeps agents, what they are to report, and what they reported last.
 #[cfg_attr(feature = "mock", mockall::automock)]
@@ -23,12 +23,6 @@ pub trait MetadataStore: Send + Sync {
         definitions: &Definitions,
     ) -> Result<bool, StoreError>;
 
-    /// Returns what agents are to report, by agent and in the order of display.
-    async fn definitions(
-        &self,
-        agents: &[AgentId],
-    ) -> Result<BTreeMap<AgentId, Vec<Definition>>, StoreError>;
-
     /// Writes samples of defined keys that are not older than what is stored; returns whose
     /// values changed.
     ///
@@ -36,7 +30,9 @@ pub trait MetadataStore: Send + Sync {
     /// for each other and never for ever. Repeated, it returns the same agents again.
     async fn write(&self, samples: &[KeyedSample]) -> Result<Vec<AgentId>, StoreError>;
 
-    /// Returns what agents reported last, within reach; one that is not there is absent.
+    /// Returns what agents are to report and reported last, in the order of display.
+    ///
+    /// One that is not there or out of reach is absent.
     async fn read(
         &self,
         agents: &[AgentId],

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use musterbeat_core::id::AgentId;
-use musterbeat_core::metadata::{Definition, Definitions, Reading};
+use musterbeat_core::metadata::{Definitions, Reading};
 use musterbeat_core::port::{KeyedSample, MetadataStore, NewAgent, Reach, StoreError};
 use sqlx::{Connection, PgConnection};
 use tokio::time::timeout;
@@ -31,17 +31,6 @@ impl MetadataStore for PgStore {
         let define = define(&mut call.conn, agent, reach, definitions);
         let defined = timeout(self.answer_time, define).await;
         call.ended(defined)
-    }
-
-    async fn definitions(
-        &self,
-        agents: &[AgentId],
-    ) -> Result<BTreeMap<AgentId, Vec<Definition>>, StoreError> {
-        let found = MetadataStore::read(self, agents, Reach::Everything).await?;
-        let defined = |readings: Vec<Reading>| {
-            readings.into_iter().map(|reading| reading.definition).collect()
-        };
-        Ok(found.into_iter().map(|(agent, readings)| (agent, defined(readings))).collect())
     }
 
     async fn write(&self, samples: &[KeyedSample]) -> Result<Vec<AgentId>, StoreError> {

@@ -110,7 +110,8 @@ async fn definitions_are_replaced_with_their_values_and_read_within_reach() {
     assert!(!fixture.store.define(agent(1), stranger, &nothing).await.unwrap());
     let found = MetadataStore::read(&fixture.store, &[agent(1)], stranger).await.unwrap();
     assert!(found.is_empty());
-    let defined = fixture.store.definitions(&[agent(1), agent(9)]).await.unwrap();
+    let both = [agent(1), agent(9)];
+    let defined = MetadataStore::read(&fixture.store, &both, EVERYTHING).await.unwrap();
     assert_eq!(defined.len(), 1);
     assert_eq!(defined[&agent(1)].len(), 2);
     assert!(fixture.define(1, &[]).await);

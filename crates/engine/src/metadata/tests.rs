@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use musterbeat_core::metadata::{Definition, Definitions, Reading};
+use musterbeat_core::metadata::{Definitions, Reading};
 use musterbeat_core::port::{MockMetadataStore, MockPublish, NewAgent, Reach};
 use musterbeat_core::timestamp::Timestamp;
 use tokio::sync::Semaphore;
@@ -123,13 +123,6 @@ impl MetadataStore for Store {
         definitions: &Definitions,
     ) -> Result<bool, StoreError> {
         MockMetadataStore::new().define(agent, reach, definitions).await
-    }
-
-    async fn definitions(
-        &self,
-        agents: &[AgentId],
-    ) -> Result<BTreeMap<AgentId, Vec<Definition>>, StoreError> {
-        MockMetadataStore::new().definitions(agents).await
     }
 
     async fn read(
