@@ -229,5 +229,39 @@ impl<K: Ord + Clone, V: Entry> Batch<K, V> {
     }
 }
 
+/// How many rows to write together, until those that storage refuses stand alone.
+///
+/// Whoever writes takes [`next`](Self::next) rows and says what became of them. A refused part is
+/// halved, from its front; with each one that is written they grow again, to twice the size.
+#[derive(Clone, Copy, Debug)]
+pub struct Portion {
+    max: usize,
+    size: usize,
+}
+
+impl Portion {
+    /// Takes at most `max` rows, and at least one.
+    pub const fn new(max: usize) -> Self {
+        let max = if max == 0 { 1 } else { max };
+        Self { max, size: max }
+    }
+
+    /// Returns how many of the rows that are left to write together.
+    pub fn next(&self, left: usize) -> usize {
+        self.size.min(left)
+    }
+
+    /// Notes that a part was written.
+    pub fn written(&mut self) {
+        self.size = self.size.saturating_mul(2).min(self.max);
+    }
+
+    /// Notes that a part of so many rows was refused; true when it stood alone, and is to blame.
+    pub const fn refused(&mut self, part: usize) -> bool {
+        self.size = part.div_ceil(2);
+        part <= 1
+    }
+}
+
 #[cfg(test)]
 mod tests;

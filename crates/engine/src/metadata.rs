@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use musterbeat_core::batch::{Added, Batch, FlushReason, Limits};
+use musterbeat_core::batch::{Added, Batch, FlushReason, Limits, Portion};
 use musterbeat_core::id::AgentId;
 use musterbeat_core::lease::Moment;
 use musterbeat_core::metadata::{Key, Sample};
@@ -212,31 +212,26 @@ impl Shared {
         let entries = back.left.len();
         let mut changed = BTreeSet::new();
         let mut flushed = Flushed::Written;
-        let mut size = CHUNK;
+        let mut portion = Portion::new(CHUNK);
         while !back.left.is_empty() {
-            let part = size.min(back.left.len());
+            let part = portion.next(back.left.len());
             match self.store.write(&back.left[..part]).await {
                 Ok(agents) => {
                     metrics::counter!(METADATA_WRITTEN.name).increment(part as u64);
                     changed.extend(agents);
                     back.left.drain(..part);
-                    // After a part that was halved, the next are whole again.
-                    size = CHUNK;
+                    portion.written();
                 }
                 Err(StoreError::Unavailable { .. }) => {
                     flushed = Flushed::PutBack;
                     break;
                 }
-                Err(error) if part > 1 => {
+                Err(error) if portion.refused(part) => drop_one(&back.left.remove(0), &error),
+                Err(error) => {
                     tracing::debug!(
                         error = &error as &dyn std::error::Error,
                         "what agents reported is written in halves"
                     );
-                    size = part.div_ceil(2);
-                }
-                Err(error) => {
-                    drop_one(&back.left.remove(0), &error);
-                    size = CHUNK;
                 }
             }
         }

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use musterbeat_core::batch::Portion;
 use musterbeat_core::diff::{ChatDiff, Reference};
 use musterbeat_core::id::{ChatId, OwnerId};
 use musterbeat_core::port::{
@@ -209,36 +210,31 @@ impl Refresher {
     ) -> Result<(), StoreError> {
         let Asked { refreshed, limits, .. } = asked;
         let mut limits = &limits[..];
-        let mut parts = vec![&refreshed[..]];
+        let mut left = &refreshed[..];
+        let mut portion = Portion::new(left.len());
         let mut written = Ok(());
-        while let Some(part) = parts.pop() {
+        while !left.is_empty() {
+            let (part, rest) = left.split_at(portion.next(left.len()));
             match self.write_part(part, limits, leased_at + LEASE, shutdown).await {
                 Ok(changed) => {
                     metrics::counter!(REFRESHED.name).increment(part.len() as u64);
                     self.tell(&changed);
                     limits = &[];
+                    portion.written();
+                    left = rest;
                 }
                 // Storage is away: what is left is stale again when the lease ends.
                 Err(error @ StoreError::Unavailable { .. }) => {
-                    let left = part.len() + parts.iter().map(|part| part.len()).sum::<usize>();
-                    metrics::counter!(REFRESH_WRITES_GIVEN_UP.name).increment(left as u64);
+                    metrics::counter!(REFRESH_WRITES_GIVEN_UP.name).increment(left.len() as u64);
                     tracing::warn!(
-                        left,
+                        left = left.len(),
                         error = &error as &dyn std::error::Error,
                         "what was found about branches cannot be written in time"
                     );
                     return Err(error);
                 }
-                // Halved until what cannot be written stands alone: it must stop no other.
-                Err(error) if part.len() > 1 => {
-                    tracing::debug!(
-                        error = &error as &dyn std::error::Error,
-                        "what was found about branches is written in halves"
-                    );
-                    let (first, second) = part.split_at(part.len() / 2);
-                    parts.extend([second, first]);
-                }
-                Err(error) => {
+                // What cannot be written stands alone by now, and stops no other.
+                Err(error) if portion.refused(part.len()) => {
                     metrics::counter!(REFRESH_WRITES_GIVEN_UP.name).increment(1);
                     tracing::error!(
                         chat.id = ?part.first().map(|row| row.chat),
@@ -246,6 +242,13 @@ impl Refresher {
                         "what was found about a branch cannot be written"
                     );
                     written = Err(error);
+                    left = rest;
+                }
+                Err(error) => {
+                    tracing::debug!(
+                        error = &error as &dyn std::error::Error,
+                        "what was found about branches is written in halves"
+                    );
                 }
             }
         }

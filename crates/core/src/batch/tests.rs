@@ -258,3 +258,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn portions_leave_out_what_is_refused_and_nothing_else() {
+    for (rows, bad) in [(1, vec![0]), (100, vec![]), (100, vec![99]), (999, vec![0, 7, 8, 500])] {
+        let mut left: Vec<usize> = (0..rows).collect();
+        let (mut written, mut refused, mut attempts) = (vec![], vec![], 0);
+        let mut portion = Portion::new(400);
+        while !left.is_empty() {
+            let part = portion.next(left.len());
+            assert!((1..=400).contains(&part));
+            attempts += 1;
+            if !left[..part].iter().any(|row| bad.contains(row)) {
+                written.extend(left.drain(..part));
+                portion.written();
+            } else if portion.refused(part) {
+                refused.push(left.remove(0));
+            }
+        }
+        assert_eq!(refused, bad);
+        assert_eq!(written.len() + refused.len(), rows);
+        assert!(attempts <= 3 + bad.len() * 20, "{attempts} for {}", bad.len());
+    }
+}
