@@ -107,6 +107,10 @@ number_id! {
     /// Counts the changes of a chat that its readers can see: their one cursor.
     Version
 }
+number_id! {
+    /// Counts how often what an agent is to report was replaced.
+    DefinitionsVersion
+}
 
 impl From<ChatId> for RunId {
     fn from(chat: ChatId) -> Self {

@@ -22,7 +22,7 @@ impl Invalid {
 /// Checks that `text` is neither empty nor longer than `bytes_max`, and bears no NUL.
 ///
 /// PostgreSQL stores no NUL in text or jsonb, so one would fail the whole statement.
-pub(crate) fn check_text(field: &str, text: &str, bytes_max: usize) -> Result<(), Invalid> {
+pub fn check_text(field: &str, text: &str, bytes_max: usize) -> Result<(), Invalid> {
     if text.trim().is_empty() {
         return Err(Invalid::new(field, "is empty"));
     }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::batch::Entry;
+use crate::id::DefinitionsVersion;
 use crate::invalid::{Invalid, check_text};
 use crate::timestamp::Timestamp;
 
@@ -18,6 +19,9 @@ pub const SCRIPT_BYTES_MAX: usize = 16 * 1024;
 
 /// Keys of one agent, at most.
 pub const KEYS_MAX: usize = 128;
+
+/// Entries of one report, at most: more than an agent has keys can only repeat some.
+pub const REPORT_ENTRIES_MAX: usize = KEYS_MAX;
 
 /// Bytes of all keys of one report together, at most.
 pub const REPORT_KEY_BYTES_MAX: usize = 6_144;
@@ -161,6 +165,15 @@ pub struct Reading {
     pub definition: Definition,
     /// What it reported; `None` before its first report and after a crash of the database.
     pub last: Option<Sample>,
+}
+
+/// All that an agent is to report, and what it reported last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readings {
+    /// Counts the changes of what it is to report.
+    pub version: DefinitionsVersion,
+    /// Each key, in the order of display.
+    pub readings: Vec<Reading>,
 }
 
 /// A value as an agent sent it.

@@ -18,7 +18,7 @@ pub use chats::{
 pub use clock::Clock;
 pub use diff::{DiffStore, DiffTarget, Select};
 pub use git::{FetchError, GitHosts, GitProvider};
-pub use metadata::{KeyedSample, MetadataStore, NewAgent};
+pub use metadata::{Agent, AgentFacts, AgentStore, KeyedSample, MetadataStore, NewAgent};
 pub use notice::{
     Interest, Notice, Publish, PublishError, Resync, ResyncCause, Topic, Watch, WatchError, Watcher,
 };
@@ -36,7 +36,7 @@ pub use self::{
     clock::MockClock,
     diff::MockDiffStore,
     git::{MockGitHosts, MockGitProvider},
-    metadata::MockMetadataStore,
+    metadata::{MockAgentStore, MockMetadataStore},
     notice::{MockPublish, MockWatch, MockWatcher},
     runner::{MockChatRunner, MockRunContext, MockRunner},
     store::{MockBeatStore, MockLeaseStore, MockRunQueue, MockRunStore},

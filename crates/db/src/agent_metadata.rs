@@ -1,49 +1,16 @@
-//! The tables `agents`, `agent_metadata_definitions` and `agent_metadata`.
+//! The tables `agent_metadata_definitions` and `agent_metadata`.
 
 use std::collections::BTreeMap;
 
-use musterbeat_core::id::{AgentId, WorkspaceId};
-use musterbeat_core::metadata::{Definition, Definitions, Key, Reading, Sample};
-use musterbeat_core::port::{KeyedSample, NewAgent, Reach};
+use musterbeat_core::id::{AgentId, DefinitionsVersion};
+use musterbeat_core::metadata::{Definition, Definitions, Key, Reading, Readings, Sample};
+use musterbeat_core::port::{KeyedSample, Reach};
 use musterbeat_core::timestamp::Timestamp;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::runs::owner_of;
-
-/// Adds an agent, unless it is there.
-pub async fn insert(conn: &mut PgConnection, agent: &NewAgent) -> sqlx::Result<()> {
-    sqlx::query!(
-        r#"
-            insert into agents (id, owner_id, workspace_id, name) values ($1, $2, $3, $4)
-            on conflict (id) do nothing
-        "#,
-        agent.id.uuid(),
-        agent.owner.uuid(),
-        agent.workspace.map(WorkspaceId::uuid),
-        agent.name,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// Locks an agent within reach, so that its definitions are replaced by one at a time.
-pub async fn lock(conn: &mut PgConnection, agent: AgentId, reach: Reach) -> sqlx::Result<bool> {
-    let found = sqlx::query_scalar!(
-        r#"
-            select id from agents
-            where id = $1 and ($2::uuid is null or owner_id = $2)
-            for no key update
-        "#,
-        agent.uuid(),
-        owner_of(reach),
-    )
-    .fetch_optional(conn)
-    .await?;
-    Ok(found.is_some())
-}
 
 /// Replaces what a locked agent is to report, in one statement.
 pub async fn define(
@@ -93,6 +60,7 @@ pub async fn define(
 
 struct ReportRow {
     agent_id: Uuid,
+    definitions_version: i64,
     key: String,
     display_name: String,
     script: String,
@@ -132,12 +100,13 @@ pub async fn read(
     conn: &mut PgConnection,
     agents: &[AgentId],
     reach: Reach,
-) -> sqlx::Result<BTreeMap<AgentId, Vec<Reading>>> {
+) -> sqlx::Result<BTreeMap<AgentId, Readings>> {
     let agents: Vec<Uuid> = agents.iter().map(|agent| agent.uuid()).collect();
     let rows = sqlx::query_as!(
         ReportRow,
         r#"
-            select agents.id as agent_id, coalesce(d.key, '') as "key!",
+            select agents.id as agent_id, agents.definitions_version,
+                   coalesce(d.key, '') as "key!",
                    coalesce(d.display_name, '') as "display_name!",
                    coalesce(d.script, '') as "script!",
                    coalesce(d.interval_s, 0) as "interval_s!",
@@ -155,15 +124,18 @@ pub async fn read(
     )
     .fetch_all(conn)
     .await?;
-    let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    let mut found: BTreeMap<_, Readings> = BTreeMap::new();
     for row in rows {
-        let readings = found.entry(AgentId::new(row.agent_id)).or_default();
-        readings.extend(row.reading());
+        let of_agent = found.entry(AgentId::new(row.agent_id)).or_default();
+        of_agent.version = DefinitionsVersion(row.definitions_version);
+        of_agent.readings.extend(row.reading());
     }
     Ok(found)
 }
 
 /// Writes samples of defined keys, unless what is stored is newer; returns whose values changed.
+///
+/// No time of the future is stored: it would keep out what comes later.
 ///
 /// The order of the rows is that in which they are locked, by all who write. One that is as old
 /// as the stored one is written again: the answer to a former attempt may have been lost, and
@@ -184,7 +156,7 @@ pub async fn write(conn: &mut PgConnection, samples: &[KeyedSample]) -> sqlx::Re
                 order by agent_id, key, collected_at desc
             ), written as (
                 insert into agent_metadata as stored (agent_id, key, value, error, collected_at)
-                select given.agent_id, given.key, value, error, collected_at
+                select given.agent_id, given.key, value, error, least(collected_at, now())
                 from given
                 join agent_metadata_definitions using (agent_id, key)
                 order by given.agent_id, given.key collate "C"

@@ -28,6 +28,7 @@ mod beats;
 pub use beats::PgBeats;
 
 pub mod agent_metadata;
+pub mod agents;
 pub mod chat_diff_statuses;
 pub mod chat_messages;
 pub mod chat_queued_messages;

@@ -43,7 +43,7 @@ pub struct Bearer {
     pub token: TokenId,
     /// What they may do.
     pub kind: TokenKind,
-    /// For whom they act.
+    /// For whom they act; of an agent's token, the agent.
     pub owner: OwnerId,
 }
 
@@ -79,6 +79,34 @@ pub async fn find(conn: &mut PgConnection, hash: &TokenHash) -> sqlx::Result<Opt
         kind: row.kind,
         owner: OwnerId::new(row.owner_id),
     }))
+}
+
+/// Returns who bear the tokens with these hashes; one that nobody bears is left out.
+pub async fn find_many(
+    conn: &mut PgConnection,
+    hashes: &[TokenHash],
+) -> sqlx::Result<Vec<(TokenHash, Bearer)>> {
+    let hashes: Vec<Vec<u8>> = hashes.iter().map(|hash| hash.to_vec()).collect();
+    let rows = sqlx::query!(
+        r#"
+            select hash, id, kind as "kind: TokenKind", owner_id
+            from tokens
+            where hash = any ($1) and revoked_at is null
+        "#,
+        &hashes,
+    )
+    .fetch_all(conn)
+    .await?;
+    let found = rows.into_iter().filter_map(|row| {
+        let bearer = Bearer {
+            token: TokenId::new(row.id),
+            kind: row.kind,
+            owner: OwnerId::new(row.owner_id),
+        };
+        // All hashes have this length: the table checks it.
+        Some((row.hash.try_into().ok()?, bearer))
+    });
+    Ok(found.collect())
 }
 
 /// Returns which of these tokens are in force.

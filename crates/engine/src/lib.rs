@@ -14,6 +14,7 @@ pub mod shutdown;
 pub mod parts;
 pub mod worker;
 
+pub mod agents;
 pub mod chat;
 pub mod command;
 pub mod echo;
@@ -21,7 +22,10 @@ pub mod metadata;
 pub mod refresh;
 pub mod runs;
 
+pub mod lookup;
 pub mod metrics;
+pub mod notices;
+pub mod weak_map;
 
 mod context;
 mod panic;

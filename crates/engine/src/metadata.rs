@@ -16,6 +16,7 @@ use musterbeat_core::port::{KeyedSample, MetadataStore, Publish, StoreError, Top
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::metrics::{
     METADATA_DROPPED, METADATA_FLUSH_ENTRIES, METADATA_FLUSH_SECONDS, METADATA_PENDING,
@@ -236,8 +237,9 @@ impl Shared {
             }
         }
         drop(back);
-        for agent in changed {
-            self.publish.publish(Topic::Agent, agent.uuid());
+        if !changed.is_empty() {
+            let changed: Vec<Uuid> = changed.into_iter().map(AgentId::uuid).collect();
+            self.publish.publish_all(Topic::Agent, &changed);
         }
         metrics::histogram!(METADATA_FLUSH_ENTRIES.name).record(gauged(entries));
         let seconds = metrics::histogram!(METADATA_FLUSH_SECONDS.name, "reason" => reason.as_str());

@@ -179,6 +179,27 @@ pub(crate) const METADATA_FLUSH_SECONDS: Metric = Metric {
     labels: &["reason"],
     help: "Time that a flush takes, by why it began.",
 };
+pub(crate) const METADATA_WATCHED: Metric = gauge(
+    "musterbeat_metadata_agents_watched",
+    Unit::Count,
+    &[],
+    "Agents whose values somebody watches here.",
+);
+pub(crate) const METADATA_READS: Metric = counter(
+    "musterbeat_metadata_reads_total",
+    &[],
+    "Statements that read what changed, for all who watch.",
+);
+pub(crate) const LOOKUP_ASKED: Metric = counter(
+    "musterbeat_lookup_asked_total",
+    &["of"],
+    "Questions about agents, whether or not the answer was remembered.",
+);
+pub(crate) const LOOKUPS: Metric = counter(
+    "musterbeat_lookups_total",
+    &["of"],
+    "Statements that looked up agents, each for all who asked meanwhile.",
+);
 pub(crate) const REFRESH_ANSWERS: Metric = counter(
     "musterbeat_refresh_answers_total",
     &["outcome"],
@@ -239,6 +260,10 @@ pub const METRICS: &[Metric] = &[
     METADATA_RETRIES,
     METADATA_FLUSH_ENTRIES,
     METADATA_FLUSH_SECONDS,
+    METADATA_WATCHED,
+    METADATA_READS,
+    LOOKUP_ASKED,
+    LOOKUPS,
     REFRESH_ANSWERS,
     REFRESHED,
     REFRESH_SECONDS,

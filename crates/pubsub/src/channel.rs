@@ -79,9 +79,15 @@ impl Channel {
 /// Followers of single ids gain from more channels, who watches all pays for each.
 const fn shards(topic: Topic) -> u8 {
     match topic {
-        Topic::Chat | Topic::Agent => 16,
+        Topic::Chat => 16,
         Topic::Owner => 4,
-        Topic::Pending | Topic::Claimed | Topic::Stop | Topic::Token | Topic::Stale => 1,
+        Topic::Pending
+        | Topic::Claimed
+        | Topic::Stop
+        | Topic::Token
+        | Topic::Stale
+        | Topic::Agent
+        | Topic::Definitions => 1,
     }
 }
 
@@ -96,6 +102,7 @@ const fn number(topic: Topic) -> u8 {
         Topic::Owner => 5,
         Topic::Stale => 6,
         Topic::Agent => 7,
+        Topic::Definitions => 8,
     }
 }
 

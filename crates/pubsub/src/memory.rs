@@ -110,10 +110,16 @@ impl Path {
 #[async_trait]
 impl Publish for MemoryTransport {
     fn publish(&self, topic: Topic, id: Uuid) {
-        metrics::published(topic);
+        metrics::published(topic, 1);
         let passes = self.path(topic).admit(id);
         if passes {
             self.hub.changed(topic, iter::once(id));
+        }
+    }
+
+    fn publish_all(&self, topic: Topic, ids: &[Uuid]) {
+        for id in ids {
+            self.publish(topic, *id);
         }
     }
 

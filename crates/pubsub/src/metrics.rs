@@ -185,8 +185,8 @@ pub(crate) fn not_understood(topic: Topic) {
     counter!(NOT_UNDERSTOOD.name, "topic" => topic.as_str()).increment(1);
 }
 
-pub(crate) fn published(topic: Topic) {
-    counter!(PUBLISHED.name, "topic" => topic.as_str()).increment(1);
+pub(crate) fn published(topic: Topic, changes: usize) {
+    counter!(PUBLISHED.name, "topic" => topic.as_str()).increment(changes as u64);
 }
 
 pub(crate) fn delivered(topic: Topic, notice: &Notice) {

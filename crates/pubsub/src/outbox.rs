@@ -90,15 +90,19 @@ impl Outbox {
         }
     }
 
-    /// Marks `id`.
-    pub(crate) fn mark(&self, topic: Topic, id: Uuid) {
+    /// Marks `ids`, of which none is taken before the others are marked.
+    pub(crate) fn mark(&self, topic: Topic, ids: &[Uuid]) {
         let mut marks = self.marks();
-        marks.made += 1;
-        let of_topic = &mut marks.topics[topic as usize];
-        let added = if of_topic.everything { Added::Merged } else { of_topic.ids.add(id, ()) };
-        of_topic.everything |= added == Added::Refused;
+        let mut is_new = false;
+        for id in ids {
+            marks.made += 1;
+            let of_topic = &mut marks.topics[topic as usize];
+            let added = if of_topic.everything { Added::Merged } else { of_topic.ids.add(*id, ()) };
+            of_topic.everything |= added == Added::Refused;
+            is_new |= added != Added::Merged;
+        }
         drop(marks);
-        if added != Added::Merged {
+        if is_new {
             self.bell.notify_one();
         }
     }
@@ -189,9 +193,8 @@ mod tests {
     }
 
     fn mark(outbox: &Outbox, topic: Topic, numbers: impl IntoIterator<Item = u128>) {
-        for number in numbers {
-            outbox.mark(topic, Uuid::from_u128(number));
-        }
+        let ids: Vec<_> = numbers.into_iter().map(Uuid::from_u128).collect();
+        outbox.mark(topic, &ids);
     }
 
     #[tokio::test]

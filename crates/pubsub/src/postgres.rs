@@ -179,9 +179,15 @@ impl PgTransport {
 #[async_trait]
 impl Publish for PgTransport {
     fn publish(&self, topic: Topic, id: Uuid) {
-        metrics::published(topic);
+        metrics::published(topic, 1);
         self.0.hub.changed(topic, std::iter::once(id));
-        self.0.outbox.mark(topic, id);
+        self.0.outbox.mark(topic, &[id]);
+    }
+
+    fn publish_all(&self, topic: Topic, ids: &[Uuid]) {
+        metrics::published(topic, ids.len());
+        self.0.hub.changed(topic, ids.iter().copied());
+        self.0.outbox.mark(topic, ids);
     }
 
     async fn flush(&self) -> Result<(), PublishError> {

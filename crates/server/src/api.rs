@@ -1,6 +1,7 @@
 //! The HTTP API: `/api/v1`, its description, and the routes of operators.
 
 mod actions;
+mod agents;
 mod chats;
 mod diffs;
 mod events;
@@ -8,12 +9,14 @@ mod family;
 mod feed;
 mod health;
 mod messages;
+mod metadata;
 mod queue;
 mod tokens;
 mod wire;
 mod workers;
 
 pub(crate) use self::events::{FollowPorts, Followed, part_frame};
+pub(crate) use self::metadata::metadata_frame;
 
 use std::sync::Arc;
 
@@ -80,6 +83,11 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(diffs::read, diffs::mark_chat))
         .routes(routes!(diffs::refresh))
         .routes(routes!(diffs::mark_workspace))
+        .routes(routes!(agents::create, agents::list))
+        .routes(routes!(agents::delete))
+        .routes(routes!(metadata::define))
+        .routes(routes!(metadata::report, metadata::read))
+        .routes(routes!(metadata::follow))
         .routes(routes!(tokens::create))
         .routes(routes!(tokens::revoke))
         .routes(routes!(workers::list));

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use metrics_exporter_prometheus::PrometheusHandle;
 use musterbeat_core::port::{ChatReader, Publish, Watch};
 use musterbeat_db::PgStore;
+use musterbeat_engine::agents::Agents;
 use musterbeat_engine::chat::Chats;
 use musterbeat_engine::parts::PartStreams;
 use musterbeat_engine::refresh::Refresher;
 use musterbeat_engine::shutdown::Shutdown;
 use tokio_util::sync::CancellationToken;
 
+use crate::agent_tokens::AgentTokens;
 use crate::api::Followed;
 use crate::cluster::Cluster;
 use crate::readiness::Readiness;
@@ -27,6 +29,8 @@ pub(crate) struct App {
     pub(crate) watch: Arc<dyn Watch>,
     pub(crate) parts: PartStreams,
     pub(crate) followed: Followed,
+    pub(crate) agents: Agents,
+    pub(crate) agent_tokens: AgentTokens,
     pub(crate) revocations: Revocations,
     pub(crate) cluster: Cluster,
     pub(crate) readiness: Readiness,

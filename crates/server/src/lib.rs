@@ -8,6 +8,7 @@ pub mod metrics;
 pub mod serve;
 pub mod settings;
 
+mod agent_tokens;
 mod announce;
 mod api;
 mod app;
@@ -18,6 +19,5 @@ mod http;
 mod identity;
 mod readiness;
 mod revocation;
-mod weak_map;
 
 pub use api::openapi_json;

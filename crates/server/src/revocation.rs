@@ -7,8 +7,10 @@ use std::future::pending;
 use std::sync::Arc;
 
 use musterbeat_core::id::TokenId;
-use musterbeat_core::port::{Interest, Notice, Topic, Watch};
+use musterbeat_core::port::{Notice, Topic, Watch};
 use musterbeat_db::PgStore;
+use musterbeat_engine::notices::watch_all;
+use musterbeat_engine::weak_map::WeakMap;
 use tokio::sync::SetOnce;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 use crate::database::RETRY_BACKOFF;
 use crate::http::problem::Problem;
 use crate::identity::Caller;
-use crate::weak_map::WeakMap;
 
 /// The tokens of those who follow something in this process. Clones share them.
 #[derive(Clone)]
@@ -75,18 +76,7 @@ impl Revocations {
     }
 
     async fn follow(&self) {
-        let mut watcher = loop {
-            match self.0.watch.watch(Topic::Token, Interest::All).await {
-                Ok(watcher) => break watcher,
-                Err(error) => {
-                    tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        "revoked tokens cannot be watched for now"
-                    );
-                    sleep(RETRY_BACKOFF.delay_max).await;
-                }
-            }
-        };
+        let mut watcher = watch_all(&*self.0.watch, Topic::Token).await;
         // What was revoked before the watch began was told to nobody.
         let mut doubted = self.0.held.keys();
         loop {

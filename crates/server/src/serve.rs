@@ -52,8 +52,10 @@ pub struct Server {
     /// Cancelled when a task has ended without which the server is none.
     crippled: CancellationToken,
     worker: JoinHandle<()>,
-    /// Of event streams and of the refresher.
-    tasks: [JoinHandle<()>; 3],
+    /// Of event streams, of agents and of the refresher.
+    tasks: [JoinHandle<()>; 5],
+    batcher: JoinHandle<()>,
+    batcher_end: CancellationToken,
     http: JoinHandle<()>,
     upkeep: JoinHandle<()>,
     streams_end: CancellationToken,
@@ -95,12 +97,15 @@ impl Server {
         let worker = wiring.worker(&chats, answers, parts.clone(), shutdown.clone())?;
         let streams_end = CancellationToken::new();
         let cluster = Cluster::of(&settings)?;
+        let batcher = wiring.batcher();
         let app = App {
             chats,
             chat_reader: Arc::new(database.store.clone()),
             store: database.store.clone(),
             refresher: wiring.refresher()?,
             followed: wiring.followed(&parts, &cluster, &streams_end),
+            agents: wiring.agents(&batcher),
+            agent_tokens: wiring.agent_tokens(),
             revocations: wiring.revocations(),
             cluster,
             readiness: Readiness::of(database.store.clone()),
@@ -116,9 +121,18 @@ impl Server {
         let tasks = [
             essential(app.followed.clone().run(), &crippled),
             essential(app.revocations.clone().run(streams_end.clone()), &crippled),
+            essential(app.agents.clone().run(streams_end.clone()), &crippled),
+            essential(app.agent_tokens.clone().run(streams_end.clone()), &crippled),
             essential(app.refresher.clone().run(shutdown.clone()), &crippled),
         ];
-        let rate = Arc::new(Rate::new(settings.rate_per_second, settings.rate_burst));
+        let batcher_end = CancellationToken::new();
+        let batcher_ended = batcher_end.clone();
+        // It says itself what it could not save.
+        let batcher = async move {
+            let _unsaved = batcher.run(batcher_ended).await;
+        };
+        let (per_second, burst) = (settings.rate_per_second, settings.rate_burst);
+        let rate = Arc::new(Rate::new(per_second, burst, app.agent_tokens.clone()));
         let http_end = CancellationToken::new();
         let upkeep = tokio::spawn(upkeep(Arc::clone(&rate), metrics, http_end.clone()));
         let router = api::router(app, rate);
@@ -134,6 +148,8 @@ impl Server {
             notices,
             worker: essential(worker.run(), &crippled),
             tasks,
+            batcher: essential(batcher, &crippled),
+            batcher_end,
             http: essential(http, &crippled),
             crippled,
             upkeep,
@@ -158,7 +174,8 @@ impl Server {
     }
 
     /// Waits until the end was asked for and everything has ended, in this order:
-    /// the worker drains, open streams end, requests finish, changes are told, the database closes.
+    /// the worker drains, open streams end, requests finish, what agents reported is stored,
+    /// changes are told, the database closes.
     ///
     /// It also ends when its own PostgreSQL has, or its worker: whoever supervises it starts all
     /// again. Each step has its time, so that a database that is silent does not hold it up.
@@ -193,7 +210,9 @@ impl Server {
         // Connections that do not end in time are dropped with their runtime.
         let served = joined(self.http, tokio::time::sleep(CLOSE_TIMEOUT)).await;
         let served = served.or_else(|failed| if failed.is_panic() { Err(failed) } else { Ok(()) });
-        let mut kept = self.upkeep.await;
+        // Nobody reports any more: what was taken is stored, within its time.
+        self.batcher_end.cancel();
+        let mut kept = self.upkeep.await.and(self.batcher.await);
         for task in self.tasks {
             kept = kept.and(task.await);
         }

@@ -15,6 +15,7 @@ use musterbeat_core::invalid::Invalid;
 use musterbeat_core::lease::LeaseTimes;
 use musterbeat_embedded::Source;
 use musterbeat_engine::chat::AwaitTimes;
+use musterbeat_engine::metadata::MetadataOptions;
 use musterbeat_engine::worker;
 use musterbeat_pubsub::PgTransportOptions;
 use secrecy::{ExposeSecret, SecretString};
@@ -112,6 +113,13 @@ pub struct Settings {
     /// How often they look, whatever notices say.
     #[serde(with = "humantime_serde")]
     pub await_poll: Duration,
+    /// Values of agents that are written at once.
+    pub metadata_batch_max: NonZeroU32,
+    /// Time from one write of agents' values to the next.
+    #[serde(with = "humantime_serde")]
+    pub metadata_flush_interval: Duration,
+    /// Values of agents that may wait to be written; then new ones are refused.
+    pub metadata_pending_max: NonZeroU32,
     /// Hosts of the branches that chats work on.
     pub git: Vec<GitHost>,
     /// Connections of clients at once.
@@ -213,6 +221,9 @@ impl Default for Settings {
             running_max: None,
             await_timeout: AwaitTimes::default().timeout,
             await_poll: AwaitTimes::default().poll,
+            metadata_batch_max: number(5_000),
+            metadata_flush_interval: MetadataOptions::DEFAULT.flush_interval,
+            metadata_pending_max: number(25_000),
             git: vec![],
             // A follower's connection costs some tens of kilobytes: these fit into a small machine.
             connections_max: number(10_000),
@@ -276,12 +287,19 @@ impl Settings {
             ("notify_probe_timeout", self.notify_probe_timeout),
             ("await_timeout", self.await_timeout),
             ("await_poll", self.await_poll),
+            ("metadata_flush_interval", self.metadata_flush_interval),
         ] {
             anyhow::ensure!(
                 time >= PATIENCE_MIN,
                 "`{name}` is {time:?}, at least {PATIENCE_MIN:?} is allowed"
             );
         }
+        anyhow::ensure!(
+            self.metadata_batch_max <= self.metadata_pending_max,
+            "`metadata_batch_max` is {}, but no more than `metadata_pending_max`, {}, can wait",
+            self.metadata_batch_max,
+            self.metadata_pending_max
+        );
         self.lease_times()?;
         self.cluster_checked()?;
         Ok(self)
@@ -438,6 +456,15 @@ mod tests {
         let settings = Settings { notify_silence: Duration::ZERO, ..Settings::default() };
         let error = settings.checked().unwrap_err().to_string();
         assert_eq!(error, "`notify_silence` is 0ns, at least 100ms is allowed");
+    }
+
+    #[test]
+    fn batch_of_values_fits_into_what_may_wait() {
+        let metadata_pending_max = number(100);
+        let error = Settings { metadata_pending_max, ..Settings::default() }.checked();
+        let told = "`metadata_batch_max` is 5000, but no more than `metadata_pending_max`, 100, \
+                    can wait";
+        assert_eq!(error.unwrap_err().to_string(), told);
     }
 
     #[test]

@@ -23,14 +23,16 @@ pub enum Topic {
     Token,
     /// A chat's branch was marked stale; the id is the chat's.
     Stale,
-    /// What an agent reports changed; the id is the agent's.
+    /// What an agent reported changed; the id is the agent's.
     Agent,
+    /// What an agent is to report changed, or it is gone; the id is the agent's.
+    Definitions,
 }
 
 impl Topic {
     /// Every topic, in the order in which changes that wait together are told: whoever hears that
     /// a run was claimed and is pending again must hear the latter last.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Claimed,
         Self::Pending,
         Self::Stop,
@@ -39,6 +41,7 @@ impl Topic {
         Self::Token,
         Self::Stale,
         Self::Agent,
+        Self::Definitions,
     ];
 
     /// Returns the word that metrics use.
@@ -52,6 +55,7 @@ impl Topic {
             Self::Token => "token",
             Self::Stale => "stale",
             Self::Agent => "agent",
+            Self::Definitions => "definitions",
         }
     }
 }
@@ -66,6 +70,9 @@ pub trait Publish: Send + Sync {
     ///
     /// Call it after the commit: a watcher that wakes must find the change.
     fn publish(&self, topic: Topic, id: Uuid);
+
+    /// Marks `ids` as changed, at once: what is told of them is told together.
+    fn publish_all(&self, topic: Topic, ids: &[Uuid]);
 
     /// Waits until everything marked so far was handed to the transport.
     async fn flush(&self) -> Result<(), PublishError>;

@@ -22,6 +22,17 @@ impl PgStore {
         call.ended(answer)
     }
 
+    /// Returns who bear the tokens with these hashes; one that nobody bears is left out.
+    pub async fn find_tokens(
+        &self,
+        hashes: &[TokenHash],
+    ) -> Result<Vec<(TokenHash, Bearer)>, StoreError> {
+        const FIND: &str = "look up tokens";
+        let mut call = self.call(FIND).await?;
+        let answer = timeout(self.answer_time, tokens::find_many(&mut call.conn, hashes)).await;
+        call.ended(answer)
+    }
+
     /// Returns which of these tokens are in force.
     pub async fn tokens_in_force(&self, of: &[TokenId]) -> Result<Vec<TokenId>, StoreError> {
         const FIND: &str = "look up tokens";

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use musterbeat_core::metadata::{Definitions, Reading};
-use musterbeat_core::port::{MockMetadataStore, MockPublish, NewAgent, Reach};
+use musterbeat_core::id::DefinitionsVersion;
+use musterbeat_core::metadata::{Definitions, Readings};
+use musterbeat_core::port::{MockMetadataStore, MockPublish, Reach};
 use musterbeat_core::timestamp::Timestamp;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use uuid::Uuid;
 
 use super::*;
 
@@ -67,9 +67,9 @@ impl Ground {
     fn publish(self: &Arc<Self>) -> MockPublish {
         let mut publish = MockPublish::new();
         let ground = Arc::clone(self);
-        publish.expect_publish().returning(move |topic, id| {
+        publish.expect_publish_all().returning(move |topic, ids| {
             assert_eq!(topic, Topic::Agent);
-            ground.told.lock().unwrap().push(AgentId::new(id));
+            ground.told.lock().unwrap().extend(ids.iter().copied().map(AgentId::new));
         });
         publish
     }
@@ -112,16 +112,12 @@ impl MetadataStore for Store {
         self.0.write(samples).await
     }
 
-    async fn create_agent(&self, agent: &NewAgent) -> Result<(), StoreError> {
-        MockMetadataStore::new().create_agent(agent).await
-    }
-
     async fn define(
         &self,
         agent: AgentId,
         reach: Reach,
         definitions: &Definitions,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<DefinitionsVersion>, StoreError> {
         MockMetadataStore::new().define(agent, reach, definitions).await
     }
 
@@ -129,7 +125,7 @@ impl MetadataStore for Store {
         &self,
         agents: &[AgentId],
         reach: Reach,
-    ) -> Result<BTreeMap<AgentId, Vec<Reading>>, StoreError> {
+    ) -> Result<BTreeMap<AgentId, Readings>, StoreError> {
         MockMetadataStore::new().read(agents, reach).await
     }
 }

@@ -40,7 +40,7 @@ pub(super) const PING_INTERVAL: Duration = Duration::from_secs(15);
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What events of a stream are called.
-const EVENTS: [&str; 11] = [
+const EVENTS: [&str; 12] = [
     "snapshot",
     "message",
     "queue",
@@ -51,6 +51,7 @@ const EVENTS: [&str; 11] = [
     "history_reset",
     "chat",
     "diff_status",
+    "metadata",
     "ping",
 ];
 

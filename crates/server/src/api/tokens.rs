@@ -107,6 +107,7 @@ pub(super) async fn revoke(
     PathOf(id): PathOf<Uuid>,
 ) -> Result<StatusCode, Problem> {
     if app.store.revoke_token(TokenId::new(id)).await? {
+        app.agent_tokens.forget(TokenId::new(id));
         app.publish.publish(Topic::Token, id);
         Ok(StatusCode::NO_CONTENT)
     } else {

@@ -12,6 +12,7 @@ use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 
 use super::problem::{Kind, Problem};
+use crate::agent_tokens::AgentTokens;
 use crate::app::App;
 use crate::identity::{self, Caller, DEV_OWNER};
 
@@ -79,13 +80,16 @@ impl FromRequestParts<App> for Caller {
             let detail = "send the header `Authorization: Bearer TOKEN`";
             return Err(Problem::new(Kind::Unauthorized, detail));
         };
-        let token = SecretString::from(bearer.token());
-        let caller = identity::bearer(&app.store, &token).await?;
+        let caller = if AgentTokens::is_one(bearer.token()) {
+            app.agent_tokens.bearer(bearer.token()).await?
+        } else {
+            identity::bearer(&app.store, &SecretString::from(bearer.token())).await?
+        };
         caller.ok_or_else(Problem::token_unknown)
     }
 }
 
-/// One who may use chats: anybody but an agent.
+/// One who acts for a person: anybody but an agent.
 pub(crate) struct ChatUser(pub(crate) Caller);
 
 impl FromRequestParts<App> for ChatUser {

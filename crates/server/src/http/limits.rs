@@ -9,9 +9,14 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use axum_extra::headers::Authorization;
+use axum_extra::headers::Header as _;
+use axum_extra::headers::authorization::Bearer;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use uuid::Uuid;
 
 use super::problem::{Kind, Problem};
+use crate::agent_tokens::AgentTokens;
 
 /// Bytes of a request's body, at most: a whole content, and room for its JSON.
 pub(crate) const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -19,38 +24,70 @@ pub(crate) const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Longest time until a response begins; an event stream begins at once and goes on.
 pub(crate) const TIME_MAX: Duration = Duration::from_secs(30);
 
+/// Requests that one agent may send at once, and a second in the long run: one is usual.
+const AGENT_BURST: NonZeroU32 = NonZeroU32::new(20).expect("a constant is not zero");
+const AGENT_PER_SECOND: NonZeroU32 = NonZeroU32::new(5).expect("a constant is not zero");
+
 /// Counts requests by the address that they come from.
 ///
-/// Not by token: whoever sends a new one each time would never be limited.
+/// Not by token: whoever sends a new one each time would never be limited. Only an agent whose
+/// token is known has a share of its own: a fleet behind one address does not share one, and
+/// one that sends without a pause takes nothing from the others.
 pub(crate) struct Rate {
-    limiter: DefaultKeyedRateLimiter<IpAddr>,
+    addresses: DefaultKeyedRateLimiter<IpAddr>,
+    agents: DefaultKeyedRateLimiter<Uuid>,
+    tokens: AgentTokens,
 }
 
 impl Rate {
     /// Lets each address send `burst` requests at once and `per_second` in the long run.
-    pub(crate) fn new(per_second: NonZeroU32, burst: NonZeroU32) -> Self {
-        Self { limiter: RateLimiter::keyed(Quota::per_second(per_second).allow_burst(burst)) }
+    pub(crate) fn new(per_second: NonZeroU32, burst: NonZeroU32, tokens: AgentTokens) -> Self {
+        let addresses = Quota::per_second(per_second).allow_burst(burst);
+        let agents = Quota::per_second(AGENT_PER_SECOND).allow_burst(AGENT_BURST);
+        let (addresses, agents) = (RateLimiter::keyed(addresses), RateLimiter::keyed(agents));
+        Self { addresses, agents, tokens }
     }
 
-    /// Forgets addresses that have not been heard of lately, which bounds the memory.
+    /// Forgets those who have not been heard of lately, which bounds the memory.
     pub(crate) fn forget_idle(&self) {
-        self.limiter.retain_recent();
-        self.limiter.shrink_to_fit();
+        self.addresses.retain_recent();
+        self.addresses.shrink_to_fit();
+        self.agents.retain_recent();
+        self.agents.shrink_to_fit();
+    }
+
+    /// Counts a request; says who sends more than their share.
+    fn admit(&self, address: IpAddr, headers: &HeaderMap) -> Result<(), &'static str> {
+        if let Some(agent) = self.agent(headers) {
+            let is_within = self.agents.check_key(&agent).is_ok();
+            return is_within.then_some(()).ok_or("this agent");
+        }
+        self.addresses.check_key(&address).is_ok().then_some(()).ok_or("this address")
+    }
+
+    /// Returns the agent that sends a request, if its token is known.
+    fn agent(&self, headers: &HeaderMap) -> Option<Uuid> {
+        let header = headers.get(header::AUTHORIZATION)?;
+        let bearer = Authorization::<Bearer>::decode(&mut std::iter::once(header)).ok()?;
+        let token = Some(bearer.token()).filter(|token| AgentTokens::is_one(token))?;
+        self.tokens.known(token).map(|caller| caller.owner.uuid())
     }
 }
 
-/// Refuses a request over its address's rate.
+/// Refuses a request over its address's rate, or its agent's.
 pub(crate) async fn within_rate(
     State(rate): State<Arc<Rate>>,
     ConnectInfo(address): ConnectInfo<SocketAddr>,
     request: Request,
     next: Next,
 ) -> Response {
-    if rate.limiter.check_key(&address.ip()).is_ok() {
-        return next.run(request).await;
+    match rate.admit(address.ip(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(who) => {
+            let detail = format!("{who} sends more than its share; try again in a second");
+            Problem::new(Kind::TooManyRequests, detail).into_response()
+        }
     }
-    let detail = "this address sends more than its share; try again in a second";
-    Problem::new(Kind::TooManyRequests, detail).into_response()
 }
 
 /// Ends a request whose response does not begin in time.

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use musterbeat_core::id::WorkerId;
 use musterbeat_core::port::{ChatRunner, Lease, Publish, Watch};
 use musterbeat_db::PgBeats;
+use musterbeat_engine::agents::{AgentPorts, Agents};
 use musterbeat_engine::chat::{AwaitTimes, ChatPorts, ChatRuns, Chats};
 use musterbeat_engine::clock::SystemClock;
 use musterbeat_engine::command::{Command, CommandLimits};
 use musterbeat_engine::echo::Echo;
+use musterbeat_engine::metadata::{MetadataBatcher, MetadataOptions};
 use musterbeat_engine::parts::PartStreams;
 use musterbeat_engine::refresh::{RefreshOptions, RefreshPorts, Refresher};
 use musterbeat_engine::shutdown::Shutdown;
@@ -19,7 +21,8 @@ use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::api::{FollowPorts, Followed};
+use crate::agent_tokens::AgentTokens;
+use crate::api::{self, FollowPorts, Followed};
 use crate::cluster::Cluster;
 use crate::database::Database;
 use crate::revocation::Revocations;
@@ -70,6 +73,34 @@ impl<'a> Wiring<'a> {
 
     pub(super) fn revocations(&self) -> Revocations {
         Revocations::new(self.database.store.clone(), Arc::clone(&self.watch))
+    }
+
+    pub(super) fn agent_tokens(&self) -> AgentTokens {
+        AgentTokens::new(self.database.store.clone(), Arc::clone(&self.watch))
+    }
+
+    pub(super) fn batcher(&self) -> MetadataBatcher {
+        let settings = self.settings;
+        let options = MetadataOptions {
+            batch_max: settings.metadata_batch_max.get() as usize,
+            flush_interval: settings.metadata_flush_interval,
+            pending_max: settings.metadata_pending_max.get() as usize,
+            ..MetadataOptions::DEFAULT
+        };
+        let store = Arc::new(self.database.store.clone());
+        MetadataBatcher::new(store, Arc::clone(&self.publish), options)
+    }
+
+    pub(super) fn agents(&self, batcher: &MetadataBatcher) -> Agents {
+        let store = Arc::new(self.database.store.clone());
+        let ports = AgentPorts {
+            agents: store.clone(),
+            metadata: store,
+            publish: Arc::clone(&self.publish),
+            watch: Arc::clone(&self.watch),
+            batcher: batcher.clone(),
+        };
+        Agents::new(ports, api::metadata_frame)
     }
 
     pub(super) fn refresher(&self) -> Result<Refresher, HostError> {

@@ -204,6 +204,12 @@ impl Publish for Fleet {
         }
     }
 
+    fn publish_all(&self, topic: Topic, ids: &[Uuid]) {
+        for id in ids {
+            self.publish(topic, *id);
+        }
+    }
+
     async fn flush(&self) -> Result<(), PublishError> {
         Ok(())
     }

@@ -12,6 +12,7 @@ use musterbeat_core::chat::Place;
 use musterbeat_core::id::{ChatId, Version};
 use musterbeat_core::port::{ChatReader, Topic, Watch, Watcher};
 use musterbeat_engine::parts::{PartReader, PartStreams};
+use musterbeat_engine::weak_map::WeakMap;
 use tokio::sync::{Notify, OnceCell};
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +24,6 @@ use super::watching::watch;
 use crate::cluster::Cluster;
 use crate::http::problem::Problem;
 use crate::metrics::CHATS_FOLLOWED;
-use crate::weak_map::WeakMap;
 
 /// In how many slices chats are pinged, so that they do not all wake at once.
 const PING_SLICES: u32 = 32;

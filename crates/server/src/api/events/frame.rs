@@ -58,11 +58,15 @@ pub(in crate::api) fn ended(begun: Vec<Bytes>, id: impl Display) -> impl Iterato
     begun.into_iter().enumerate().flat_map(move |(index, frame)| [frame, ends(index)])
 }
 
+/// Makes a whole frame without an id.
+pub(in crate::api) fn whole(name: &str, data: &impl Serialize) -> Bytes {
+    let frame = format!("event: {name}\ndata: {}\n\n", json(data)).into_bytes();
+    Bytes::from(frame.into_boxed_slice())
+}
+
 /// Tells that pieces were missed.
 pub(super) fn resync(missed: u64) -> Bytes {
-    let mut frame = Vec::from(begun("resync", &Resync { missed }));
-    frame.push(b'\n');
-    Bytes::from(frame)
+    whole("resync", &Resync { missed })
 }
 
 /// Makes the whole frame of a piece; `None` when it is not JSON, and so not for this stream.

@@ -9,7 +9,7 @@ const SWEEP_MIN: usize = 64;
 
 /// Finds what somebody holds; what nobody holds any more costs no more than what somebody does.
 #[derive(Debug)]
-pub(crate) struct WeakMap<K, V>(Mutex<Entries<K, V>>);
+pub struct WeakMap<K, V>(Mutex<Entries<K, V>>);
 
 #[derive(Debug)]
 struct Entries<K, V> {
@@ -26,7 +26,7 @@ impl<K, V> Default for WeakMap<K, V> {
 
 impl<K: Eq + Hash, V> WeakMap<K, V> {
     /// Returns the value of `key` if it is held and fit; otherwise puts another in its place.
-    pub(crate) fn hold(
+    pub fn hold(
         &self,
         key: K,
         is_fit: impl FnOnce(&V) -> bool,
@@ -49,12 +49,12 @@ impl<K: Eq + Hash, V> WeakMap<K, V> {
     }
 
     /// Returns the value of `key` if somebody holds it.
-    pub(crate) fn get(&self, key: &K) -> Option<Arc<V>> {
+    pub fn get(&self, key: &K) -> Option<Arc<V>> {
         self.entries().values.get(key).and_then(Weak::upgrade)
     }
 
     /// Returns the keys of all values that somebody holds.
-    pub(crate) fn keys(&self) -> Vec<K>
+    pub fn keys(&self) -> Vec<K>
     where
         K: Copy,
     {

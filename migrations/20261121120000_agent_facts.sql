@@ -1,0 +1,11 @@
+-- Agents learn with each answer whether what they are to report was replaced.
+alter table agents add column definitions_version bigint not null default 0;
+
+comment on column agents.definitions_version is 'Counts how often its definitions were replaced.';
+
+-- A page of an owner's agents, the youngest first: ids are UUID v7.
+drop index agents_of_owner;
+create index agents_of_owner on agents (owner_id, id desc);
+
+-- An agent that is taken away takes its tokens with it.
+create index tokens_of_agents on tokens (owner_id) where kind = 'agent' and revoked_at is null;
