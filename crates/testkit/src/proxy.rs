@@ -7,8 +7,8 @@ mod queue;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -38,6 +38,7 @@ pub enum BlackHole {
 #[derive(Debug)]
 pub struct FaultProxy {
     addr: SocketAddr,
+    upstream: Arc<Mutex<SocketAddr>>,
     controls: watch::Sender<Controls>,
     open: Arc<AtomicUsize>,
     accepting: AbortHandle,
@@ -52,8 +53,10 @@ impl FaultProxy {
         let addr = listener.local_addr().context("the fault proxy has no address")?;
         let (controls, seen) = watch::channel(Controls::default());
         let open = Arc::new(AtomicUsize::new(0));
-        let accepting = tokio::spawn(accept(listener, upstream, seen, Arc::clone(&open)));
-        Ok(Self { addr, controls, open, accepting: accepting.abort_handle() })
+        let upstream = Arc::new(Mutex::new(upstream));
+        let accept = accept(listener, Arc::clone(&upstream), seen, Arc::clone(&open));
+        let accepting = tokio::spawn(accept).abort_handle();
+        Ok(Self { addr, upstream, controls, open, accepting })
     }
 
     /// Starts a proxy in front of the server that `database_url` names.
@@ -75,6 +78,11 @@ impl FaultProxy {
         let options = parse(database_url)?;
         let through = options.host(&self.addr.ip().to_string()).port(self.addr.port());
         Ok(through.to_url_lossy().to_string())
+    }
+
+    /// Leads new connections to another server; open ones stay.
+    pub fn lead_to(&self, upstream: SocketAddr) {
+        *self.upstream.lock().unwrap_or_else(PoisonError::into_inner) = upstream;
     }
 
     /// Lets each byte arrive `latency` later, in each direction.
@@ -151,7 +159,7 @@ fn parse(database_url: &str) -> Result<PgConnectOptions> {
 /// Accepts until the task is aborted, which ends the connections too: it owns them.
 async fn accept(
     listener: TcpListener,
-    upstream: SocketAddr,
+    upstream: Arc<Mutex<SocketAddr>>,
     controls: watch::Receiver<Controls>,
     open: Arc<AtomicUsize>,
 ) {
@@ -165,6 +173,7 @@ async fn accept(
             Ok(Some(client)) => {
                 let born = *controls.borrow();
                 let counted = Counted::new(&open);
+                let upstream = *upstream.lock().unwrap_or_else(PoisonError::into_inner);
                 links.spawn(link::run(client, upstream, born, controls.clone(), counted));
             }
             Ok(None) => {}

@@ -25,8 +25,8 @@ pub(crate) const BODY_BYTES_MAX: usize = 1024 * 1024;
 pub(crate) const TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Requests that one agent may send at once, and a second in the long run: one is usual.
-const AGENT_BURST: NonZeroU32 = NonZeroU32::new(20).expect("a constant is not zero");
-const AGENT_PER_SECOND: NonZeroU32 = NonZeroU32::new(5).expect("a constant is not zero");
+const AGENT_BURST: NonZeroU32 = NonZeroU32::new(50).expect("a constant is not zero");
+const AGENT_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).expect("a constant is not zero");
 
 /// Counts requests by the address that they come from.
 ///

@@ -3,16 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use musterbeat_core::id::{OwnerId, TokenId};
-use musterbeat_db::PgStore;
-use musterbeat_db::tokens::{NewToken, TokenKind};
 use musterbeat_server::settings::Settings;
-use musterbeat_testkit::TestDatabase;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-use uuid::Uuid;
 
+use crate::agents::Agent;
 use crate::client::{Client, Running};
 
 /// What a route is for.
@@ -22,15 +17,19 @@ enum For {
     Users,
     /// Whoever owns the object that the path names.
     Owner,
+    /// Whoever owns the agent that the path names, and that agent.
+    Agent,
     /// Admins alone.
     Admins,
 }
 
 /// Every route of the API, with a body where it takes one, on the objects that are named.
 fn routes(named: &Named) -> Vec<(For, Method, String, Option<Value>)> {
-    let Named { chat, message, queued } = named;
+    let Named { chat, message, queued, agent } = named;
     let content = || Some(json!({ "content": "x" }));
     let chat = |rest: &str| format!("/api/v1/chats/{chat}{rest}");
+    let agent = |rest: &str| format!("/api/v1/agents/{agent}{rest}");
+    let definitions = json!({ "definitions": [{ "key": "x", "interval_seconds": 1 }] });
     vec![
         (For::Users, Method::POST, "/api/v1/chats".to_owned(), content()),
         (For::Users, Method::GET, "/api/v1/chats".to_owned(), None),
@@ -63,6 +62,13 @@ fn routes(named: &Named) -> Vec<(For, Method, String, Option<Value>)> {
             format!("/api/v1/workspaces/{}/diff-status", named.chat),
             Some(json!({ "branch": "x", "origin": "x" })),
         ),
+        (For::Users, Method::POST, "/api/v1/agents".to_owned(), Some(json!({ "name": "x" }))),
+        (For::Users, Method::GET, "/api/v1/agents".to_owned(), None),
+        (For::Owner, Method::PUT, agent("/metadata/definitions"), Some(definitions)),
+        (For::Agent, Method::POST, agent("/metadata"), Some(json!([{ "key": "x" }]))),
+        (For::Agent, Method::GET, agent("/metadata"), None),
+        (For::Agent, Method::GET, agent("/metadata/events"), None),
+        (For::Owner, Method::DELETE, agent(""), None),
         (For::Owner, Method::POST, chat("/archive"), None),
         (For::Owner, Method::POST, chat("/unarchive"), None),
         (
@@ -81,23 +87,25 @@ struct Named {
     chat: String,
     message: String,
     queued: String,
+    agent: String,
 }
 
 impl Named {
     /// Names things as the description does.
     fn described() -> Self {
         let [chat, message, queued] = ["{id}", "{message_id}", "{queued_id}"].map(str::to_owned);
-        Self { chat, message, queued }
+        Self { agent: chat.clone(), chat, message, queued }
     }
 
-    /// Creates a busy chat, with a turn that waits.
+    /// Creates a busy chat, with a turn that waits, and an agent.
     async fn create(client: &Client) -> Self {
         let chat = client.create_chat("mine").await;
         client.send(&chat, "and then").await;
         let page = client.get_json(&format!("/api/v1/chats/{chat}/messages")).await;
         let queue = client.get_json(&format!("/api/v1/chats/{chat}/queue")).await;
         let message = page["messages"][0]["id"].to_string();
-        Self { chat, message, queued: queue["queue"][0]["id"].to_string() }
+        let agent = Agent::create(client, &["x"]).await.id;
+        Self { chat, message, queued: queue["queue"][0]["id"].to_string(), agent }
     }
 }
 
@@ -175,7 +183,9 @@ async fn user_reaches_own_objects_only_and_an_admin_all() {
         let refused = status(&other, &method, &path, body.clone()).await;
         match whose {
             For::Users => assert!(refused.is_success(), "{method} {path}: {refused}"),
-            For::Owner => assert_eq!(refused, StatusCode::NOT_FOUND, "{method} {path}"),
+            For::Owner | For::Agent => {
+                assert_eq!(refused, StatusCode::NOT_FOUND, "{method} {path}");
+            }
             For::Admins => assert_eq!(refused, StatusCode::FORBIDDEN, "{method} {path}"),
         }
     }
@@ -201,19 +211,23 @@ async fn user_reaches_own_objects_only_and_an_admin_all() {
 }
 
 #[tokio::test]
-async fn agent_reaches_no_chat_not_even_of_its_owner() {
-    let database = TestDatabase::create().await.unwrap();
-    let running = Running::start_beside(database.url(), endless).await;
+async fn agent_reaches_its_own_metadata_and_nothing_else() {
+    let running = busy().await;
     let named = Named::create(&running.client).await;
-    let store = PgStore::new(database.pool().await.unwrap());
-    let hash = Sha256::digest(b"mb_of_an_agent").into();
-    let (id, owner) = (TokenId::new(Uuid::now_v7()), OwnerId::new(Uuid::now_v7()));
-    let token = NewToken { id, kind: TokenKind::Agent, owner, name: "agent", hash };
-    store.create_token(&token).await.unwrap();
-    let agent = running.client.with_token("mb_of_an_agent");
-    for (_, method, path, body) in routes(&named) {
-        let refused = status(&agent, &method, &path, body).await;
-        assert_eq!(refused, StatusCode::FORBIDDEN, "{method} {path}");
+    let other = Agent::create(&running.client, &["x"]).await;
+    for (whose, method, path, body) in routes(&named) {
+        let refused = status(&other.client, &method, &path, body).await;
+        let expected = match whose {
+            For::Agent => StatusCode::NOT_FOUND,
+            For::Users | For::Owner | For::Admins => StatusCode::FORBIDDEN,
+        };
+        assert_eq!(refused, expected, "{method} {path}");
+    }
+    // Another: each has a small share of requests.
+    let own = Agent::create(&running.client, &["x"]).await;
+    for (whose, method, path, body) in routes(&Named { agent: own.id.clone(), ..named }) {
+        let answer = status(&own.client, &method, &path, body).await;
+        assert_eq!(answer.is_success(), whose == For::Agent, "{method} {path}: {answer}");
     }
     running.stop().await;
 }

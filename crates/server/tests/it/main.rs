@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 mod access;
+mod agents;
 mod chats;
 mod client;
 mod diffs;
@@ -10,6 +11,7 @@ mod doctor;
 mod events;
 mod families;
 mod operations;
+mod outage;
 mod ownership;
 mod process;
 mod refusals;
