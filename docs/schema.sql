@@ -42,10 +42,12 @@ create table agents (
     workspace_id uuid,
     name text not null,
     created_at timestamp with time zone not null default now(),
+    definitions_version bigint not null default 0,
     constraint agents_pkey PRIMARY KEY (id)
 );
-CREATE INDEX agents_of_owner ON public.agents USING btree (owner_id);
+CREATE INDEX agents_of_owner ON public.agents USING btree (owner_id, id DESC);
 comment on table agents is 'Who reports of a machine or a workspace, with a token of its own.';
+comment on column agents.definitions_version is 'Counts how often its definitions were replaced.';
 
 create table chat_diff_statuses (
     chat_id uuid not null,
@@ -239,6 +241,7 @@ create table tokens (
     constraint tokens_hash_key UNIQUE (hash),
     constraint tokens_hash_is_sha256 CHECK ((octet_length(hash) = 32))
 );
+CREATE INDEX tokens_of_agents ON public.tokens USING btree (owner_id) WHERE ((kind = 'agent'::token_kind) AND (revoked_at IS NULL));
 comment on table tokens is 'Who may call the API.';
 comment on column tokens.owner_id is 'Whom the caller acts for; of an agent''s token, the agent.';
 comment on column tokens.hash is 'SHA-256 of the token, which is random and shown once.';

@@ -206,6 +206,23 @@ async fn newest_of_a_key_is_written_whatever_its_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn reports_that_overlap_merge_key_by_key_whoever_sends_them() {
+    let running = Ground::default().start(TIMES);
+    running.batcher.report(agent(1), samples([("a", "1", 1), ("b", "1", 1)]));
+    running.batcher.report(agent(1), samples([("b", "2", 2), ("c", "2", 2)]));
+    std::thread::scope(|scope| {
+        for key in ["x", "y", "z"] {
+            let batcher = &running.batcher;
+            scope.spawn(move || batcher.report(agent(2), samples([(key, "3", 3)])));
+        }
+    });
+    let (ground, _) = running.end().await;
+    let values: Vec<_> = ground.values().into_iter().map(|(_, key, value)| key + &value).collect();
+    assert_eq!(values, ["a1", "b2", "c2", "x3", "y3", "z3"]);
+    assert_eq!(*ground.statements.lock().unwrap(), [6]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn reports_gather_while_a_write_hangs_and_only_new_keys_without_room_are_refused() {
     let options = MetadataOptions { batch_max: 2, pending_max: 12, ..TIMES };
     let ground = Ground { gate: Some(Semaphore::new(0)), ..Ground::default() };
