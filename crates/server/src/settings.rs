@@ -27,8 +27,9 @@ pub const FILE: &str = "musterbeat.toml";
 /// Prefix of the environment variables; `MUSTERBEAT_LISTEN` sets `listen`.
 const PREFIX: &str = "MUSTERBEAT_";
 
-/// Variables with the prefix that are not settings: of the command line, and of a client's shell.
-const NOT_SETTINGS: [&str; 3] = ["config", "log", "token"];
+/// Variables with the prefix that are not settings: of the command line, of a client's shell, and
+/// of an agent.
+const NOT_SETTINGS: [&str; 5] = ["agent_id", "config", "log", "server_url", "token"];
 
 /// Begins the variables of the tests.
 const OF_TESTS: &str = "test_";
@@ -366,6 +367,8 @@ mod tests {
             jail.set_env("MUSTERBEAT_ECHO_PACE", "750ms");
             jail.set_env("MUSTERBEAT_TEST_PROVIDER", "embedded");
             jail.set_env("MUSTERBEAT_TOKEN", "mb_of_a_client");
+            jail.set_env("MUSTERBEAT_SERVER_URL", "https://of.an.agent");
+            jail.set_env("MUSTERBEAT_AGENT_ID", "of an agent");
             let settings = Settings::load(None, none()).unwrap();
             assert_eq!(settings.capacity.get(), 6);
             assert_eq!(settings.poll_interval, Duration::from_secs(3));
