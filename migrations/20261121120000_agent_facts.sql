@@ -9,3 +9,7 @@ create index agents_of_owner on agents (owner_id, id desc);
 
 -- An agent that is taken away takes its tokens with it.
 create index tokens_of_agents on tokens (owner_id) where kind = 'agent' and revoked_at is null;
+
+-- Keys are compared by their bytes: it is the order in which all writers lock, and the cheapest.
+alter table agent_metadata_definitions alter column key type text collate "C";
+alter table agent_metadata alter column key type text collate "C";

@@ -117,7 +117,7 @@ pub async fn read(
             left join agent_metadata_definitions d on d.agent_id = agents.id
             left join agent_metadata m on m.agent_id = agents.id and m.key = d.key
             where agents.id = any ($1) and ($2::uuid is null or agents.owner_id = $2)
-            order by agents.id, d.display_order, d.key collate "C"
+            order by agents.id, d.display_order, d.key
         "#,
         &agents,
         owner_of(reach),
@@ -137,7 +137,8 @@ pub async fn read(
 ///
 /// No time of the future is stored: it would keep out what comes later.
 ///
-/// The order of the rows is that in which they are locked, by all who write. One that is as old
+/// The order of the rows is that in which they are locked, by all who write: one sort serves it
+/// and the removal of doubles. One that is as old
 /// as the stored one is written again: the answer to a former attempt may have been lost, and
 /// with it the word of what it changed.
 pub async fn write(conn: &mut PgConnection, samples: &[KeyedSample]) -> sqlx::Result<Vec<AgentId>> {
@@ -151,15 +152,18 @@ pub async fn write(conn: &mut PgConnection, samples: &[KeyedSample]) -> sqlx::Re
         r#"
             with given as (
                 select distinct on (agent_id, key) agent_id, key, value, error, collected_at
-                from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
-                    as given (agent_id, key, value, error, collected_at)
+                from (
+                    select agent_id, key collate "C" as key, value, error, collected_at
+                    from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
+                        as sent (agent_id, key, value, error, collected_at)
+                ) sent
                 order by agent_id, key, collected_at desc
             ), written as (
                 insert into agent_metadata as stored (agent_id, key, value, error, collected_at)
                 select given.agent_id, given.key, value, error, least(collected_at, now())
                 from given
                 join agent_metadata_definitions using (agent_id, key)
-                order by given.agent_id, given.key collate "C"
+                order by given.agent_id, given.key
                 on conflict (agent_id, key) do update
                 set (value, error, collected_at) =
                     (excluded.value, excluded.error, excluded.collected_at)

@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::metrics::{
-    METADATA_DROPPED, METADATA_FLUSH_ENTRIES, METADATA_FLUSH_SECONDS, METADATA_PENDING,
-    METADATA_REFUSED, METADATA_RETRIES, METADATA_WRITTEN,
+    METADATA_AGENT_KEYS, METADATA_DROPPED, METADATA_FLUSH_ENTRIES, METADATA_FLUSH_SECONDS,
+    METADATA_PENDING, METADATA_REFUSED, METADATA_RETRIES, METADATA_WRITTEN,
 };
 use crate::retry::BACKOFF;
 
@@ -211,6 +211,7 @@ impl Shared {
         // Whoever drops this future, as the end does when its time is over, loses nothing.
         let mut back = PutBack { shared: self, left: taken.into_iter().collect() };
         let entries = back.left.len();
+        count_keys(&back.left);
         let mut changed = BTreeSet::new();
         let mut flushed = Flushed::Written;
         let mut portion = Portion::new(CHUNK);
@@ -237,6 +238,7 @@ impl Shared {
             }
         }
         drop(back);
+        metrics::gauge!(METADATA_PENDING.name).set(gauged(self.batch().len()));
         if !changed.is_empty() {
             let changed: Vec<Uuid> = changed.into_iter().map(AgentId::uuid).collect();
             self.publish.publish_all(Topic::Agent, &changed);
@@ -266,6 +268,14 @@ struct PutBack<'a> {
 impl Drop for PutBack<'_> {
     fn drop(&mut self) {
         self.shared.batch().put_back(self.left.drain(..).collect());
+    }
+}
+
+/// Tells how many keys each agent has in a flush; entries are sorted by their agents.
+fn count_keys(entries: &[KeyedSample]) {
+    let keys = metrics::histogram!(METADATA_AGENT_KEYS.name);
+    for of_agent in entries.chunk_by(|((one, _), _), ((other, _), _)| one == other) {
+        keys.record(gauged(of_agent.len()));
     }
 }
 

@@ -172,6 +172,13 @@ pub(crate) const METADATA_FLUSH_ENTRIES: Metric = Metric {
     labels: &[],
     help: "Entries of a flush.",
 };
+pub(crate) const METADATA_AGENT_KEYS: Metric = Metric {
+    name: "musterbeat_metadata_agent_keys",
+    kind: Kind::Histogram,
+    unit: Unit::Count,
+    labels: &[],
+    help: "Values of one agent in a flush.",
+};
 pub(crate) const METADATA_FLUSH_SECONDS: Metric = Metric {
     name: "musterbeat_metadata_flush_seconds",
     kind: Kind::Histogram,
@@ -259,6 +266,7 @@ pub const METRICS: &[Metric] = &[
     METADATA_DROPPED,
     METADATA_RETRIES,
     METADATA_FLUSH_ENTRIES,
+    METADATA_AGENT_KEYS,
     METADATA_FLUSH_SECONDS,
     METADATA_WATCHED,
     METADATA_READS,
