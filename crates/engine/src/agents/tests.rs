@@ -195,7 +195,7 @@ impl Publish for Ground {
     }
 
     fn publish_all(&self, topic: Topic, ids: &[Uuid]) {
-        self.tell(topic, ids.iter().map(|id| id.as_u128()));
+        self.tell(topic, ids.iter().map(Uuid::as_u128));
     }
 
     async fn flush(&self) -> Result<(), PublishError> {
@@ -375,7 +375,7 @@ async fn watcher_gets_one_update_a_second_and_always_the_newest() {
     assert_eq!(watcher.next().await.unwrap(), "7", "the ones between were replaced");
     assert_eq!(first_at.elapsed(), UPDATE_PAUSE);
     ground.tell(Topic::Agent, [1]);
-    let nothing_new = tokio::time::timeout(Duration::from_secs(60), watcher.next()).await;
+    let nothing_new = tokio::time::timeout(Duration::from_mins(1), watcher.next()).await;
     nothing_new.expect_err("what did not change is not told again");
     ground.set(1, "8");
     ground.tell(Topic::Agent, [1]);
