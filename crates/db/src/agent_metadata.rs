@@ -12,7 +12,10 @@ use uuid::Uuid;
 
 use crate::runs::owner_of;
 
-/// Replaces what a locked agent is to report, in one statement.
+/// How often a write is made again because keys were taken away while it was made.
+const REDEFINED_MAX: usize = 5;
+
+/// Replaces what a locked agent is to report; values go with their definitions.
 pub async fn define(
     conn: &mut PgConnection,
     agent: AgentId,
@@ -32,9 +35,6 @@ pub async fn define(
                     as given (key, display_name, script, interval_s, timeout_s, display_order)
             ), gone as (
                 delete from agent_metadata_definitions
-                where agent_id = $1 and key not in (select key from given)
-            ), gone_values as (
-                delete from agent_metadata
                 where agent_id = $1 and key not in (select key from given)
             )
             insert into agent_metadata_definitions
@@ -133,37 +133,86 @@ pub async fn read(
     Ok(found)
 }
 
+/// Locks the values of an agent's keys but for `kept`, in the order in which all who write lock
+/// them: what is deleted next waits for nobody who waits for it.
+pub async fn lock_others(
+    conn: &mut PgConnection,
+    agent: AgentId,
+    kept: &[String],
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+            select key from agent_metadata
+            where agent_id = $1 and key <> all ($2)
+            order by key
+            for update
+        "#,
+        agent.uuid(),
+        kept,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(())
+}
+
 /// Writes samples of defined keys, unless what is stored is newer; returns whose values changed.
 ///
-/// No time of the future is stored: it would keep out what comes later.
+/// No time of the future is stored: it would keep out what comes later. A value that is as old as
+/// the stored one is written again: the answer to a former attempt may have been lost, and with it
+/// the word of what it changed.
 ///
-/// The order of the rows is that in which they are locked, by all who write: one sort serves it
-/// and the removal of doubles. One that is as old
-/// as the stored one is written again: the answer to a former attempt may have been lost, and
-/// with it the word of what it changed.
+/// Not for within a transaction: the first attempt may fail, when a key is not defined any more.
 pub async fn write(conn: &mut PgConnection, samples: &[KeyedSample]) -> sqlx::Result<Vec<AgentId>> {
-    let agents: Vec<Uuid> = samples.iter().map(|((agent, _), _)| agent.uuid()).collect();
-    let texts = |text: fn(&KeyedSample) -> &str| -> Vec<String> {
-        samples.iter().map(|sample| text(sample).to_owned()).collect()
-    };
-    let times: Vec<OffsetDateTime> =
-        samples.iter().map(|(_, sample)| sample.collected_at.time()).collect();
-    let changed = sqlx::query_scalar!(
+    let rows = Rows::of(samples);
+    let mut written = write_all(conn, &rows).await;
+    for _ in 0..REDEFINED_MAX {
+        if !written.as_ref().is_err_and(is_undefined) {
+            break;
+        }
+        written = write_defined(conn, &rows).await;
+    }
+    Ok(written?.into_iter().map(AgentId::new).collect())
+}
+
+/// Values to write, each key once, in the order of agents and of the keys' bytes: the order in
+/// which the rows are locked, by all who write.
+struct Rows<'a> {
+    agents: Vec<Uuid>,
+    keys: Vec<&'a str>,
+    values: Vec<&'a str>,
+    errors: Vec<&'a str>,
+    times: Vec<OffsetDateTime>,
+}
+
+impl<'a> Rows<'a> {
+    fn of(samples: &'a [KeyedSample]) -> Self {
+        let mut sorted: Vec<&KeyedSample> = samples.iter().collect();
+        // Of two of one time the later one stays the later one.
+        sorted.sort_by(|(one, former), (other, latter)| {
+            one.cmp(other).then(former.collected_at.cmp(&latter.collected_at))
+        });
+        let of_keys = sorted.chunk_by(|(one, _), (other, _)| one == other);
+        let newest: Vec<&KeyedSample> = of_keys.filter_map(|same| same.last().copied()).collect();
+        Self {
+            agents: newest.iter().map(|((agent, _), _)| agent.uuid()).collect(),
+            keys: newest.iter().map(|((_, key), _)| key.as_str()).collect(),
+            values: newest.iter().map(|(_, sample)| sample.value.as_str()).collect(),
+            errors: newest.iter().map(|(_, sample)| sample.error.as_str()).collect(),
+            times: newest.iter().map(|(_, sample)| sample.collected_at.time()).collect(),
+        }
+    }
+}
+
+/// Writes rows of which all are thought to be defined: new ones are checked by the foreign key,
+/// those that are there need no check, since they go with their definitions.
+async fn write_all(conn: &mut PgConnection, rows: &Rows<'_>) -> sqlx::Result<Vec<Uuid>> {
+    sqlx::query_scalar!(
         r#"
-            with given as (
-                select distinct on (agent_id, key) agent_id, key, value, error, collected_at
-                from (
-                    select agent_id, key collate "C" as key, value, error, collected_at
-                    from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
-                        as sent (agent_id, key, value, error, collected_at)
-                ) sent
-                order by agent_id, key, collected_at desc
-            ), written as (
+            with written as (
                 insert into agent_metadata as stored (agent_id, key, value, error, collected_at)
-                select given.agent_id, given.key, value, error, least(collected_at, now())
-                from given
-                join agent_metadata_definitions using (agent_id, key)
-                order by given.agent_id, given.key
+                select agent_id, key, value, error, least(collected_at, now())
+                from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
+                    as sent (agent_id, key, value, error, collected_at)
                 on conflict (agent_id, key) do update
                 set (value, error, collected_at) =
                     (excluded.value, excluded.error, excluded.collected_at)
@@ -172,13 +221,49 @@ pub async fn write(conn: &mut PgConnection, samples: &[KeyedSample]) -> sqlx::Re
             )
             select distinct agent_id from written
         "#,
-        &agents,
-        &texts(|((_, key), _)| key.as_str()),
-        &texts(|(_, sample)| &sample.value),
-        &texts(|(_, sample)| &sample.error),
-        &times,
+        &rows.agents,
+        &rows.keys as &[&str],
+        &rows.values as &[&str],
+        &rows.errors as &[&str],
+        &rows.times,
     )
     .fetch_all(conn)
-    .await?;
-    Ok(changed.into_iter().map(AgentId::new).collect())
+    .await
+}
+
+/// Writes those rows that are defined.
+///
+/// Definitions are not locked: whoever takes them away locks values first, too, and then them.
+/// One that is taken away meanwhile fails the write.
+async fn write_defined(conn: &mut PgConnection, rows: &Rows<'_>) -> sqlx::Result<Vec<Uuid>> {
+    sqlx::query_scalar!(
+        r#"
+            with written as (
+                insert into agent_metadata as stored (agent_id, key, value, error, collected_at)
+                select agent_id, key, value, error, least(collected_at, now())
+                from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
+                    as sent (agent_id, key, value, error, collected_at)
+                join agent_metadata_definitions using (agent_id, key)
+                order by agent_id, key collate "C"
+                on conflict (agent_id, key) do update
+                set (value, error, collected_at) =
+                    (excluded.value, excluded.error, excluded.collected_at)
+                where stored.collected_at <= excluded.collected_at
+                returning agent_id
+            )
+            select distinct agent_id from written
+        "#,
+        &rows.agents,
+        &rows.keys as &[&str],
+        &rows.values as &[&str],
+        &rows.errors as &[&str],
+        &rows.times,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Says whether a statement failed because a key is not defined.
+fn is_undefined(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.is_foreign_key_violation())
 }

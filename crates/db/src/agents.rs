@@ -37,7 +37,10 @@ pub async fn insert(conn: &mut PgConnection, agent: &NewAgent) -> sqlx::Result<(
     Ok(())
 }
 
-/// Takes an agent away with its definitions and values, and revokes its tokens; returns those.
+/// Takes an agent away with its definitions and values, which [`lock_others`] has locked, and
+/// revokes its tokens; returns those.
+///
+/// [`lock_others`]: crate::agent_metadata::lock_others
 pub async fn delete(
     conn: &mut PgConnection,
     agent: AgentId,
@@ -48,8 +51,6 @@ pub async fn delete(
             with gone as (
                 delete from agents where id = $1 and ($2::uuid is null or owner_id = $2)
                 returning id
-            ), gone_values as (
-                delete from agent_metadata where agent_id in (select id from gone)
             ), revoked as (
                 update tokens set revoked_at = now()
                 where kind = 'agent' and revoked_at is null and owner_id in (select id from gone)

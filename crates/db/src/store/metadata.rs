@@ -29,7 +29,7 @@ impl AgentStore for PgStore {
         reach: Reach,
     ) -> Result<Option<Vec<TokenId>>, StoreError> {
         let mut call = self.call("delete an agent").await?;
-        let deleted = timeout(self.answer_time, agents::delete(&mut call.conn, agent, reach)).await;
+        let deleted = timeout(self.answer_time, delete(&mut call.conn, agent, reach)).await;
         call.ended(deleted)
     }
 
@@ -85,6 +85,18 @@ impl MetadataStore for PgStore {
     }
 }
 
+async fn delete(
+    conn: &mut PgConnection,
+    agent: AgentId,
+    reach: Reach,
+) -> sqlx::Result<Option<Vec<TokenId>>> {
+    let mut transaction = conn.begin().await?;
+    agent_metadata::lock_others(&mut transaction, agent, &[]).await?;
+    let deleted = agents::delete(&mut transaction, agent, reach).await?;
+    transaction.commit().await?;
+    Ok(deleted)
+}
+
 async fn define(
     conn: &mut PgConnection,
     agent: AgentId,
@@ -94,6 +106,8 @@ async fn define(
     let mut transaction = conn.begin().await?;
     let version = agents::count_definition(&mut transaction, agent, reach).await?;
     if version.is_some() {
+        let kept = definitions.as_slice().iter().map(|it| it.key.as_str().to_owned());
+        agent_metadata::lock_others(&mut transaction, agent, &kept.collect::<Vec<_>>()).await?;
         agent_metadata::define(&mut transaction, agent, definitions).await?;
         transaction.commit().await?;
     }

@@ -195,6 +195,53 @@ async fn agents_are_listed_youngest_first_and_looked_up_together() {
     assert_eq!((versions, facts[&agent(1)].owner), ([1, 2], owner(1)));
 }
 
+/// Writers and one who defines, all about the same keys: nobody waits for ever, nothing that is
+/// not defined is left, and what is defined all the time is never refused.
+#[tokio::test]
+async fn keys_that_come_and_go_while_others_write_leave_no_value_behind() {
+    const ROUNDS: i64 = 60;
+    let fixture = Fixture::new().await;
+    for number in 1..=3 {
+        fixture.agent(number, &["a", "b", "c", "d"]).await;
+    }
+    let write = |reversed: bool| {
+        let store = fixture.store.clone();
+        tokio::spawn(async move {
+            for round in 0..ROUNDS {
+                let of = |number| ["a", "b", "c", "d"].map(|key| sample(number, key, "x", round));
+                let mut samples: Vec<_> = (1..=3).flat_map(of).collect();
+                if reversed {
+                    samples.reverse();
+                }
+                MetadataStore::write(&store, &samples).await.unwrap();
+            }
+        })
+    };
+    let writers = [write(false), write(true)];
+    let mut round = 0;
+    while !writers.iter().all(tokio::task::JoinHandle::is_finished) || round % 2 > 0 {
+        let keys: &[&str] = if round % 2 == 0 { &["d"] } else { &["a", "b", "c", "d"] };
+        for number in 1..=2 {
+            fixture.define(number, keys).await;
+        }
+        round += 1;
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    fixture.define(1, &["d"]).await;
+    AgentStore::delete(&fixture.store, agent(2), EVERYTHING).await.unwrap();
+    let left = "select count(*) from agent_metadata where agent_id = $1";
+    for (number, expected) in [(1, 1), (2, 0), (3, 4)] {
+        let left: i64 = sqlx::query_scalar(left)
+            .bind(agent(number).uuid())
+            .fetch_one(&fixture.pool)
+            .await
+            .unwrap();
+        assert_eq!(left, expected, "agent {number}");
+    }
+}
+
 /// A replica whose clock is ahead must not shut out the values of the others.
 #[tokio::test]
 async fn time_that_has_not_come_is_taken_down_to_the_databases() {
