@@ -36,6 +36,7 @@ pub mod diff;
 pub mod lineage;
 pub mod metadata;
 pub mod page;
+pub mod prebuild;
 pub mod refresh;
 
 pub mod backoff;
