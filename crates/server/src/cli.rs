@@ -1,5 +1,7 @@
 //! The command line.
 
+mod agent;
+
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use uuid::Uuid;
 
+use self::agent::AgentArgs;
 use crate::database::Database;
 use crate::doctor;
 use crate::identity;
@@ -93,6 +96,8 @@ enum Command {
     Doctor(DoctorArgs),
     /// Make a token and print it.
     Token(TokenArgs),
+    /// Report metadata of this machine to a server; settings are not read.
+    Agent(AgentArgs),
 }
 
 #[derive(Debug, Args)]
@@ -163,6 +168,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Migrate => migrate(&settings?).await?,
         Command::Doctor(args) => return examine(settings, &args).await,
         Command::Token(args) => token(&settings?, args).await?,
+        Command::Agent(args) => agent::run(args).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use musterbeat_core::port::ChatRunner;
 use musterbeat_db::tokens::TokenKind;
-use musterbeat_engine::parts::{PartLimits, PartStreams};
 use musterbeat_engine::shutdown::Shutdown;
 use musterbeat_pubsub::PgTransport;
 use secrecy::SecretString;
@@ -19,12 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::wiring::Wiring;
 use crate::api;
-use crate::app::App;
-use crate::cluster::Cluster;
 use crate::database::Database;
 use crate::http::connections::{self, ConnectionLimits};
 use crate::http::limits::{Rate, TIME_MAX};
-use crate::readiness::Readiness;
 use crate::settings::Settings;
 use crate::{announce, identity, metrics};
 
@@ -91,32 +87,11 @@ impl Server {
         let admin_token = first_admin(&database, &settings).await?;
 
         let notices = wiring::transport(&settings, &database)?;
-        let wiring = Wiring::of(&settings, &database, &notices);
-        let parts = PartStreams::new(PartLimits::default(), api::part_frame);
-        let chats = wiring.chats();
-        let worker = wiring.worker(&chats, answers, parts.clone(), shutdown.clone())?;
-        let streams_end = CancellationToken::new();
-        let cluster = Cluster::of(&settings)?;
+        let wiring = Wiring::of(&settings, &database, &notices, shutdown.clone())?;
+        let worker = wiring.worker(answers)?;
         let batcher = wiring.batcher();
-        let app = App {
-            chats,
-            chat_reader: Arc::new(database.store.clone()),
-            store: database.store.clone(),
-            refresher: wiring.refresher()?,
-            followed: wiring.followed(&parts, &cluster, &streams_end),
-            agents: wiring.agents(&batcher),
-            agent_tokens: wiring.agent_tokens(),
-            revocations: wiring.revocations(),
-            cluster,
-            readiness: Readiness::of(database.store.clone()),
-            publish: wiring.publish,
-            watch: wiring.watch,
-            parts,
-            shutdown: shutdown.clone(),
-            streams_end: streams_end.clone(),
-            metrics: metrics.clone(),
-            dev: settings.dev,
-        };
+        let app = wiring.app(&batcher, metrics.clone())?;
+        let streams_end = wiring.streams_end.clone();
         let crippled = CancellationToken::new();
         let tasks = [
             essential(app.followed.clone().run(), &crippled),

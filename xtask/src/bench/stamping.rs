@@ -33,10 +33,14 @@ impl Stamping {
 #[async_trait]
 impl Publish for Stamping {
     fn publish(&self, topic: Topic, id: Uuid) {
+        self.publish_all(topic, &[id]);
+    }
+
+    fn publish_all(&self, topic: Topic, ids: &[Uuid]) {
         let mut at = self.at.lock().unwrap_or_else(PoisonError::into_inner);
         at.get_or_insert_with(Instant::now);
         drop(at);
-        self.inner.publish(topic, id);
+        self.inner.publish_all(topic, ids);
     }
 
     async fn flush(&self) -> Result<(), PublishError> {

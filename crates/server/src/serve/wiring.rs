@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use metrics_exporter_prometheus::PrometheusHandle;
 use musterbeat_core::id::WorkerId;
 use musterbeat_core::port::{ChatRunner, Lease, Publish, Watch};
 use musterbeat_db::PgBeats;
@@ -11,7 +12,7 @@ use musterbeat_engine::clock::SystemClock;
 use musterbeat_engine::command::{Command, CommandLimits};
 use musterbeat_engine::echo::Echo;
 use musterbeat_engine::metadata::{MetadataBatcher, MetadataOptions};
-use musterbeat_engine::parts::PartStreams;
+use musterbeat_engine::parts::{PartLimits, PartStreams};
 use musterbeat_engine::refresh::{RefreshOptions, RefreshPorts, Refresher};
 use musterbeat_engine::shutdown::Shutdown;
 use musterbeat_engine::worker::{Ports, Serving, Worker, WorkerOptions};
@@ -23,8 +24,10 @@ use uuid::Uuid;
 
 use crate::agent_tokens::AgentTokens;
 use crate::api::{self, FollowPorts, Followed};
+use crate::app::App;
 use crate::cluster::Cluster;
 use crate::database::Database;
+use crate::readiness::Readiness;
 use crate::revocation::Revocations;
 use crate::settings::{GitHost, GitProviderKind, RunnerChoice, Settings};
 
@@ -32,8 +35,14 @@ use crate::settings::{GitHost, GitProviderKind, RunnerChoice, Settings};
 pub(super) struct Wiring<'a> {
     settings: &'a Settings,
     database: &'a Database,
-    pub(super) publish: Arc<dyn Publish>,
-    pub(super) watch: Arc<dyn Watch>,
+    publish: Arc<dyn Publish>,
+    watch: Arc<dyn Watch>,
+    chats: Chats,
+    parts: PartStreams,
+    cluster: Cluster,
+    shutdown: Shutdown,
+    /// Ends every event stream.
+    pub(super) streams_end: CancellationToken,
 }
 
 impl<'a> Wiring<'a> {
@@ -41,42 +50,66 @@ impl<'a> Wiring<'a> {
         settings: &'a Settings,
         database: &'a Database,
         notices: &PgTransport,
-    ) -> Self {
-        let publish = Arc::new(notices.clone());
-        Self { settings, database, publish, watch: Arc::new(notices.clone()) }
-    }
-
-    pub(super) fn chats(&self) -> Chats {
+        shutdown: Shutdown,
+    ) -> anyhow::Result<Self> {
+        let publish: Arc<dyn Publish> = Arc::new(notices.clone());
+        let watch: Arc<dyn Watch> = Arc::new(notices.clone());
         let ports = ChatPorts {
-            store: Arc::new(self.database.store.clone()),
-            publish: Arc::clone(&self.publish),
-            watch: Arc::clone(&self.watch),
+            store: Arc::new(database.store.clone()),
+            publish: Arc::clone(&publish),
+            watch: Arc::clone(&watch),
         };
-        let Settings { await_timeout, await_poll, .. } = *self.settings;
-        Chats::new(ports).with_await_times(AwaitTimes { timeout: await_timeout, poll: await_poll })
-    }
-
-    pub(super) fn followed(
-        &self,
-        parts: &PartStreams,
-        cluster: &Cluster,
-        end: &CancellationToken,
-    ) -> Followed {
-        Followed::new(FollowPorts {
-            chats: Arc::new(self.database.store.clone()),
-            watch: Arc::clone(&self.watch),
-            parts: parts.clone(),
-            cluster: cluster.clone(),
-            end: end.clone(),
+        let Settings { await_timeout, await_poll, .. } = *settings;
+        let times = AwaitTimes { timeout: await_timeout, poll: await_poll };
+        Ok(Self {
+            settings,
+            database,
+            publish,
+            watch,
+            chats: Chats::new(ports).with_await_times(times),
+            parts: PartStreams::new(PartLimits::default(), api::part_frame),
+            cluster: Cluster::of(settings)?,
+            shutdown,
+            streams_end: CancellationToken::new(),
         })
     }
 
-    pub(super) fn revocations(&self) -> Revocations {
-        Revocations::new(self.database.store.clone(), Arc::clone(&self.watch))
+    /// Returns what requests work with; `batcher` takes what agents report.
+    pub(super) fn app(
+        &self,
+        batcher: &MetadataBatcher,
+        metrics: PrometheusHandle,
+    ) -> anyhow::Result<App> {
+        let store = &self.database.store;
+        Ok(App {
+            chats: self.chats.clone(),
+            chat_reader: Arc::new(store.clone()),
+            store: store.clone(),
+            refresher: self.refresher()?,
+            followed: self.followed(),
+            agents: self.agents(batcher),
+            agent_tokens: AgentTokens::new(store.clone(), Arc::clone(&self.watch)),
+            revocations: Revocations::new(store.clone(), Arc::clone(&self.watch)),
+            cluster: self.cluster.clone(),
+            readiness: Readiness::of(store.clone()),
+            publish: Arc::clone(&self.publish),
+            watch: Arc::clone(&self.watch),
+            parts: self.parts.clone(),
+            shutdown: self.shutdown.clone(),
+            streams_end: self.streams_end.clone(),
+            metrics,
+            dev: self.settings.dev,
+        })
     }
 
-    pub(super) fn agent_tokens(&self) -> AgentTokens {
-        AgentTokens::new(self.database.store.clone(), Arc::clone(&self.watch))
+    fn followed(&self) -> Followed {
+        Followed::new(FollowPorts {
+            chats: Arc::new(self.database.store.clone()),
+            watch: Arc::clone(&self.watch),
+            parts: self.parts.clone(),
+            cluster: self.cluster.clone(),
+            end: self.streams_end.clone(),
+        })
     }
 
     pub(super) fn batcher(&self) -> MetadataBatcher {
@@ -91,7 +124,7 @@ impl<'a> Wiring<'a> {
         MetadataBatcher::new(store, Arc::clone(&self.publish), options)
     }
 
-    pub(super) fn agents(&self, batcher: &MetadataBatcher) -> Agents {
+    fn agents(&self, batcher: &MetadataBatcher) -> Agents {
         let store = Arc::new(self.database.store.clone());
         let ports = AgentPorts {
             agents: store.clone(),
@@ -103,7 +136,7 @@ impl<'a> Wiring<'a> {
         Agents::new(ports, api::metadata_frame)
     }
 
-    pub(super) fn refresher(&self) -> Result<Refresher, HostError> {
+    fn refresher(&self) -> Result<Refresher, HostError> {
         let hosts = self.settings.git.iter().map(HostConfig::from);
         let ports = RefreshPorts {
             diffs: Arc::new(self.database.store.clone()),
@@ -114,16 +147,10 @@ impl<'a> Wiring<'a> {
         Ok(Refresher::new(ports, RefreshOptions::DEFAULT))
     }
 
-    pub(super) fn worker(
-        &self,
-        chats: &Chats,
-        answers: Arc<dyn ChatRunner>,
-        parts: PartStreams,
-        shutdown: Shutdown,
-    ) -> anyhow::Result<Worker> {
+    pub(super) fn worker(&self, answers: Arc<dyn ChatRunner>) -> anyhow::Result<Worker> {
         let settings = self.settings;
         let serving = Serving {
-            runner: Arc::new(ChatRuns::new(chats.clone(), answers)),
+            runner: Arc::new(ChatRuns::new(self.chats.clone(), answers)),
             capacity: settings.capacity.get() as usize,
         };
         let options = WorkerOptions {
@@ -141,6 +168,7 @@ impl<'a> Wiring<'a> {
             attempts_max: settings.max_attempts.get(),
             stamp_runs: settings.stamp_runs,
         };
+        let (parts, shutdown) = (self.parts.clone(), self.shutdown.clone());
         Ok(Worker::new(self.ports()?, vec![serving], parts, options, shutdown))
     }
 
