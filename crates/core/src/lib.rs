@@ -30,6 +30,7 @@ pub mod roster;
 pub mod sighting;
 pub mod summons;
 
+pub mod build;
 pub mod call;
 pub mod chat;
 pub mod diff;

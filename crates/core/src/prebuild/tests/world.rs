@@ -78,7 +78,7 @@ impl World {
                     self.remove(count, |_, prebuild| prebuild != Prebuild::Pending);
                 }
                 Action::DeleteExpired(count) => {
-                    self.remove(count, |world, prebuild| world.is_expired(prebuild));
+                    self.remove(count, World::is_expired);
                 }
                 Action::DeleteExtraneous(count) => self.remove(count, |world, prebuild| {
                     prebuild != Prebuild::Pending && !world.is_expired(prebuild)
