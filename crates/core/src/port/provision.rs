@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use crate::build::{Build, Provisioned};
@@ -15,7 +17,7 @@ pub trait Provisioner: Send + Sync {
     async fn provision(
         &self,
         build: &Build,
-        context: &dyn BuildContext,
+        context: Arc<dyn BuildContext>,
     ) -> Result<Provisioned, ProvisionError>;
 }
 
