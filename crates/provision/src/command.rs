@@ -38,6 +38,11 @@
 //! A build may be carried out twice: when its process dies, another starts the program again with
 //! the same build. It must find done what was done already. A program whose server is killed is
 //! not told; it may still run when its successor starts.
+//!
+//! # A whole program
+//! ```sh
+#![doc = include_str!("command/example.sh")]
+//! ```
 
 mod environment;
 mod group;

@@ -159,6 +159,43 @@ async fn what_no_environment_can_hold_is_not_valid() {
     }
 }
 
+#[tokio::test]
+async fn the_example_of_the_documentation_works() {
+    let example = include_str!("../../src/command/example.sh");
+    assert!(include_str!("../../../../docs/provisioners.md").contains(example));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("example.sh");
+    fs::write(&path, example).unwrap();
+    let workspaces = format!("WORKSPACES={}", folder.path().display());
+    let args = vec![workspaces, "sh".to_owned(), path.display().to_string()];
+    let example = Program { path: "env".into(), args };
+    let provisioner = CommandProvisioner {
+        start: example.clone(),
+        claim: Some(example.clone()),
+        stop: Some(example.clone()),
+        delete: example,
+        limits: CommandLimits::default(),
+    };
+    let refused = provisioner.provision(&build(Transition::Start), World::new()).await;
+    let text = "env: it refused the build: there is no template rust";
+    assert_eq!(refused, Err(ProvisionError::Invalid(text.to_owned())));
+
+    let place = folder.path().join("00000000-0000-0000-0000-000000000002");
+    for (transition, replacements, is_there) in [
+        (Transition::Start, &[][..], true),
+        (Transition::Start, &[], true),
+        (Transition::Claim, &["hostname"], true),
+        (Transition::Stop, &[], true),
+        (Transition::Delete, &[], false),
+        (Transition::Delete, &[], false),
+    ] {
+        let build = Build { source: "plain".to_owned(), ..owned(transition, "blue") };
+        let done = provisioner.provision(&build, World::new()).await.unwrap();
+        assert_eq!(done.replacements, replacements, "{transition:?}");
+        assert_eq!(place.exists(), is_there, "{transition:?}");
+    }
+}
+
 /// Returns what a program finds that is the server's, sorted.
 async fn environment(build: Build) -> Vec<String> {
     let program = Program { path: "env".into(), args: Vec::new() };

@@ -3,4 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 mod command;
+mod directory;
+mod estate;
 mod world;
