@@ -79,6 +79,10 @@ uuid_id! {
     WorkspaceId
 }
 uuid_id! {
+    /// A preset: parameters with which workspaces of a version of a template are built.
+    PresetId
+}
+uuid_id! {
     /// An agent, who reports of a machine or a workspace.
     AgentId
 }

@@ -30,12 +30,14 @@ pub mod roster;
 pub mod sighting;
 pub mod summons;
 
+pub mod build;
 pub mod call;
 pub mod chat;
 pub mod diff;
 pub mod lineage;
 pub mod metadata;
 pub mod page;
+pub mod prebuild;
 pub mod refresh;
 
 pub mod backoff;

@@ -9,6 +9,7 @@ mod diff;
 mod git;
 mod metadata;
 mod notice;
+mod provision;
 mod runner;
 mod store;
 
@@ -22,6 +23,7 @@ pub use metadata::{Agent, AgentFacts, AgentStore, KeyedSample, MetadataStore, Ne
 pub use notice::{
     Interest, Notice, Publish, PublishError, Resync, ResyncCause, Topic, Watch, WatchError, Watcher,
 };
+pub use provision::{BuildContext, ProvisionError, Provisioner};
 pub use runner::{
     AwaitError, ChatContext, ChatRunner, ChatTurn, RunContext, Runner, StepError, TurnEnd,
 };
@@ -38,6 +40,7 @@ pub use self::{
     git::{MockGitHosts, MockGitProvider},
     metadata::{MockAgentStore, MockMetadataStore},
     notice::{MockPublish, MockWatch, MockWatcher},
+    provision::{MockBuildContext, MockProvisioner},
     runner::{MockChatRunner, MockRunContext, MockRunner},
     store::{MockBeatStore, MockLeaseStore, MockRunQueue, MockRunStore},
 };

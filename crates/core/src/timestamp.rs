@@ -1,5 +1,7 @@
 //! Points in time on the database's clock.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -19,6 +21,11 @@ impl Timestamp {
     /// Returns the time for storage and the wire.
     pub const fn time(self) -> OffsetDateTime {
         self.0
+    }
+
+    /// Returns the time `duration` later, `None` beyond the year 9999.
+    pub fn after(self, duration: Duration) -> Option<Self> {
+        self.0.checked_add(duration.try_into().ok()?).map(Self)
     }
 
     /// Returns whole microseconds since 1970, the resolution of the database.

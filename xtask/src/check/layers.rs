@@ -85,6 +85,14 @@ const RULES: &[Rule] = &[
         sqlx: false,
     },
     Rule {
+        name: "musterbeat-provision",
+        floor: Some(1),
+        uses: FloorsBelow,
+        never: &["sqlx", "sqlx-core", "axum"],
+        never_named: &[],
+        sqlx: false,
+    },
+    Rule {
         name: "musterbeat-reporter",
         floor: Some(1),
         uses: FloorsBelow,
