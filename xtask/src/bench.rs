@@ -21,6 +21,7 @@ mod arm;
 #[cfg(feature = "product")]
 mod awaiting;
 mod busy;
+mod calls;
 mod chart;
 #[cfg(feature = "product")]
 mod claim;
