@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use comfy_table::{Table, presets};
 use musterbeat_testkit::TestDatabase;
@@ -21,6 +21,7 @@ mod arm;
 #[cfg(feature = "product")]
 mod awaiting;
 mod busy;
+mod calls;
 mod chart;
 #[cfg(feature = "product")]
 mod claim;
@@ -32,6 +33,7 @@ mod lineage;
 mod machine;
 #[cfg(feature = "product")]
 mod messages;
+mod metadata;
 mod meter;
 mod notify;
 #[cfg(feature = "product")]
@@ -71,16 +73,21 @@ pub(crate) struct Bench {
     markdown: bool,
 
     /// Rounds that count, after one to warm up [default: 5]; kills of `takeover` [default: 20];
-    /// samples of `wake` [default: 300] and of `await` [default: 200].
+    /// samples of `wake` [default: 300] and of `await` [default: 200]; batches of `metadata`'s
+    /// watchers [default: 10].
     #[arg(long)]
     rounds: Option<NonZeroUsize>,
 
     #[command(flatten)]
     takeover: takeover::Options,
 
-    /// Parts of `notify` to measure; all of them unless told otherwise.
-    #[arg(long = "part", value_enum, value_delimiter = ',')]
-    parts: Vec<notify::Part>,
+    #[command(flatten)]
+    metadata: metadata::Options,
+
+    /// Parts to measure, of `notify` (fan-out, commit, codec, dispatch) or of `metadata`
+    /// (ceiling, steady, watchers); all of them unless told otherwise.
+    #[arg(long = "part", value_delimiter = ',')]
+    parts: Vec<String>,
 
     /// How many runs to work on, where a benchmark has runs, or messages a step; one report for
     /// each.
@@ -108,6 +115,7 @@ enum Name {
     Heartbeat,
     Lineage,
     Messages,
+    Metadata,
     Takeover,
     Idle,
     Notify,
@@ -137,6 +145,7 @@ impl Name {
             Self::Await => "How soon does a parent learn of its child's end on another replica?",
             Self::Lineage => "What does it cost to ask whether a chat descends from another?",
             Self::Messages => "What does storing many messages in one statement save?",
+            Self::Metadata => metadata::QUESTION,
             Self::Takeover => takeover::QUESTION,
             Self::Idle => idle::QUESTION,
             Self::Notify => notify::QUESTION,
@@ -212,6 +221,10 @@ impl Bench {
             println!("{}", list());
             return Ok(());
         };
+        self.check_parts(name)?;
+        if self.holds() {
+            return metadata::hold(&self.metadata, self.logs(name)).await;
+        }
         if name.needs_product() && !product::MEASURABLE {
             return product::relaunch_optimised(std::env::args_os().skip(1)).await;
         }
@@ -232,6 +245,26 @@ impl Bench {
         Ok(())
     }
 
+    /// Says whether it goes on until it is interrupted, and then has something to clear away.
+    pub(crate) fn holds(&self) -> bool {
+        self.name == Some(Name::Metadata) && !self.list && self.metadata.hold
+    }
+
+    /// Refuses parts that the benchmark does not have, before anything takes long.
+    fn check_parts(&self, name: Name) -> Result<()> {
+        match name {
+            Name::Notify => parts::<notify::Part>(&self.parts).map(drop),
+            Name::Metadata => parts::<metadata::Part>(&self.parts).map(drop),
+            _ if self.parts.is_empty() => Ok(()),
+            _ => bail!("`{}` has no parts: leave --part out", name.text()),
+        }
+    }
+
+    /// Returns the folder for what replicas say.
+    fn logs(&self, name: Name) -> PathBuf {
+        workspace::root().join(&self.out).join(format!("{}-logs", name.text()))
+    }
+
     /// Measures, and has each report kept as soon as it is there.
     async fn measure(
         &self,
@@ -241,7 +274,7 @@ impl Bench {
         keep: &mut Keep<'_>,
     ) -> Result<()> {
         let database = TestDatabase::create_on(server.url()).await?;
-        let logs = workspace::root().join(&self.out).join(format!("{}-logs", name.text()));
+        let logs = self.logs(name);
         let ground = Ground { server, database: &database, runs };
         let found = match name {
             Name::Takeover => {
@@ -263,7 +296,7 @@ impl Bench {
             Name::Claim | Name::Heartbeat | Name::Lineage | Name::Messages => {
                 return keep(self.contest(name, &ground).await?);
             }
-            Name::Await | Name::Notify | Name::Stream | Name::Wake => {
+            Name::Await | Name::Metadata | Name::Notify | Name::Stream | Name::Wake => {
                 return self.product(name, &ground, logs, keep).await;
             }
         };
@@ -291,7 +324,11 @@ impl Bench {
     ) -> Result<()> {
         let (database, rounds) = (ground.database, self.rounds.unwrap_or(ROUNDS));
         match name {
-            Name::Notify => notify::run(database, &self.parts, rounds, keep).await,
+            Name::Notify => notify::run(database, &parts(&self.parts)?, rounds, keep).await,
+            Name::Metadata => {
+                let parts = parts(&self.parts)?;
+                metadata::run(ground, &parts, &self.metadata, self.rounds, logs, keep).await
+            }
             Name::Stream => stream::run(ground, rounds, logs, keep).await,
             Name::Await => {
                 let waits = self.rounds.unwrap_or(WAITS);
@@ -341,6 +378,18 @@ impl Bench {
         }
         Ok(())
     }
+}
+
+/// Reads the parts of a benchmark.
+fn parts<P: ValueEnum>(names: &[String]) -> Result<Vec<P>> {
+    let part = |name: &String| {
+        P::from_str(name, true).map_err(|_| {
+            let all = P::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+            let all: Vec<_> = all.map(|part| part.get_name().to_owned()).collect();
+            anyhow!("{name:?} is no part of it; there are {}", all.join(", "))
+        })
+    };
+    names.iter().map(part).collect()
 }
 
 /// Runs the arms of a contest alternately, and reports on them.

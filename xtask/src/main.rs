@@ -52,10 +52,14 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    // A command that is interrupted is dropped, and stops its server and children as it goes.
-    let done = tokio::select! {
-        done = run(cli.command) => done,
-        interrupted = interrupted() => interrupted,
+    let done = match cli.command {
+        // Has something to clear away, elsewhere, when it is interrupted.
+        Command::Bench(bench) if bench.holds() => bench.run().await,
+        // Any other is dropped, and stops its server and children as it goes.
+        command => tokio::select! {
+            done = run(command) => done,
+            interrupted = interrupted() => interrupted,
+        },
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -32,6 +32,9 @@ mod ids;
 #[cfg(feature = "product")]
 mod tellers;
 
+#[cfg(feature = "product")]
+pub(super) use tellers::connected;
+
 pub(super) const QUESTION: &str = "What does it cost to tell other replicas what changed?";
 
 /// A part of the benchmark.

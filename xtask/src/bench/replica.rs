@@ -54,8 +54,31 @@ impl Site {
     }
 
     /// Starts a replica with `settings`, each the name and value of a variable, and waits
-    /// until it listens.
+    /// until it listens. It asks for no tokens.
     pub(super) async fn start(&self, name: &str, settings: &[(&str, String)]) -> Result<Replica> {
+        self.launch(name, &["--dev"], settings).await
+    }
+
+    /// Starts a replica as it is set unless told otherwise; returns an admin's token, too.
+    ///
+    /// It must be the first one of its database that asks for tokens: only that one shows one.
+    pub(super) async fn start_guarded(&self, name: &str) -> Result<(Replica, String)> {
+        let replica = self.launch(name, &[], &[]).await?;
+        let token = until("an admin's token is shown", START_TIMEOUT, async || {
+            let said = read(&replica.log)?;
+            let line = said.lines().find_map(|line| line.trim().strip_prefix("token "));
+            Ok(line.and_then(|rest| rest.split_whitespace().next()).map(str::to_owned))
+        })
+        .await?;
+        Ok((replica, token))
+    }
+
+    async fn launch(
+        &self,
+        name: &str,
+        flags: &[&str],
+        settings: &[(&str, String)],
+    ) -> Result<Replica> {
         let log = self.logs.join(format!("{name}.log"));
         let unwritten = || format!("failed to write {}: choose another --out", log.display());
         let output = File::create(&log).with_context(unwritten)?;
@@ -67,7 +90,7 @@ impl Site {
             }
         }
         // A settings file of the working folder is nobody's here.
-        command.current_dir(&self.logs).args(["--listen", "127.0.0.1:0", "--dev"]);
+        command.current_dir(&self.logs).args(["--listen", "127.0.0.1:0"]).args(flags);
         command.env("MUSTERBEAT_DATABASE_URL", &self.database_url).env("HOSTNAME", name);
         command.envs(settings.iter().map(|(variable, value)| (variable, value)));
         let child = command.stdin(Stdio::null()).stdout(output).stderr(errors).spawn();
@@ -137,7 +160,6 @@ impl Replica {
     }
 
     /// Returns where it listens.
-    #[cfg(feature = "product")]
     pub(super) fn url(&self) -> &str {
         &self.url
     }

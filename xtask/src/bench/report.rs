@@ -145,7 +145,7 @@ impl Report {
     }
 
     /// Returns how much of the subject an arm does in a second.
-    fn rate(&self, arm: &ArmReport) -> f64 {
+    pub(super) fn rate(&self, arm: &ArmReport) -> f64 {
         float(self.subject.count) / arm.milliseconds.median * 1000.0
     }
 
@@ -214,8 +214,11 @@ impl Section {
     }
 }
 
-/// Writes a number with the digits that tell something.
+/// Writes a number with the digits that tell something, and nothing for what is none.
 fn plain(value: f64) -> String {
+    if value.is_nan() {
+        return String::new();
+    }
     let digits = match value.abs() {
         _ if value.fract() == 0.0 => 0,
         size if size < 10.0 => 3,

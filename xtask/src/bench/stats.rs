@@ -23,7 +23,6 @@ impl Summary {
 }
 
 /// Returns the value that so many of a hundred of `values` do not exceed; there is at least one.
-#[cfg(feature = "product")]
 pub(super) fn percentile(values: &[f64], percent: usize) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -54,7 +53,6 @@ mod tests {
         assert_eq!(Summary::of(&[7.0]), Summary { median: 7.0, low: 7.0, high: 7.0 });
     }
 
-    #[cfg(feature = "product")]
     #[test]
     fn a_percentile_is_a_value_that_was_measured() {
         let values: Vec<_> = (1..=200).rev().map(f64::from).collect();

@@ -141,7 +141,7 @@ impl Teller for Publisher {
 /// Starts a transport, and waits until both of its connections are there.
 ///
 /// Its session listens to other channels than those of chats, and says nothing by itself.
-pub(super) async fn connected(url: &str, policy: Policy) -> Result<PgTransport> {
+pub(in super::super) async fn connected(url: &str, policy: Policy) -> Result<PgTransport> {
     let silence = Duration::from_hours(1);
     let options = PgTransportOptions { policy, silence, ..PgTransportOptions::DEFAULT };
     let transport = PgTransport::start(url, &options)?;
