@@ -14,7 +14,8 @@ create unlogged table agent_metadata (
     value text not null,
     error text not null,
     collected_at timestamp with time zone not null,
-    constraint agent_metadata_pkey PRIMARY KEY (agent_id, key)
+    constraint agent_metadata_pkey PRIMARY KEY (agent_id, key),
+    constraint agent_metadata_are_defined FOREIGN KEY (agent_id, key) REFERENCES agent_metadata_definitions(agent_id, key) ON DELETE CASCADE
 ) with (
     autovacuum_vacuum_scale_factor=0.02,
     autovacuum_vacuum_threshold=1000,
