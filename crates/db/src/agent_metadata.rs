@@ -265,5 +265,5 @@ async fn write_defined(conn: &mut PgConnection, rows: &Rows<'_>) -> sqlx::Result
 
 /// Says whether a statement failed because a key is not defined.
 fn is_undefined(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(|error| error.is_foreign_key_violation())
+    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
 }
