@@ -17,7 +17,7 @@ pub(super) const QUESTION: &str = "What do three idle replicas ask their databas
 const REPLICAS: usize = 3;
 
 /// After so long their polls have backed off: the waits double from a second to half a minute.
-const BACKING_OFF: Duration = Duration::from_mins(1);
+pub(super) const BACKING_OFF: Duration = Duration::from_mins(1);
 
 /// How long is measured.
 const TIME: Duration = Duration::from_mins(1);

@@ -84,13 +84,15 @@ pub(super) async fn run(
     calls::count(&mut conn).await?;
     let site = Site::prepare(database.url(), logs).await?;
     let (replica, token) = site.start_guarded("steady").await?;
+    let started = Instant::now();
     let mut fleet = Fleet::new(Api::new(replica.url(), Some(token.clone()))?, load);
     fleet.gather().await?;
     let audience = Audience::gather(&replica, &fleet, &token).await?;
 
     let mut reports = fleet.start();
-    postgres::say("waiting until each agent has reported once");
+    postgres::say("waiting until each agent has reported once, and polls have backed off");
     let mut outcomes = warm_up(&mut reports, &fleet).await?;
+    sleep(quiet::BACKING_OFF.saturating_sub(started.elapsed())).await;
     let (start, before) = (Instant::now(), Calls::read(&mut conn).await?);
     pass(time).await;
     let (end, after) = (Instant::now(), Calls::read(&mut conn).await?);

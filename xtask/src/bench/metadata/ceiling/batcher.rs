@@ -60,7 +60,7 @@ pub(super) struct Ours {
 impl Ours {
     pub(super) async fn new(database: &TestDatabase, source: &Arc<Source>) -> Result<Self> {
         let url = database.url();
-        let pool = musterbeat_db::connect(url, &PoolLimits::default()).await?;
+        let pool = opened(url).await?;
         let transport = connected(url, Policy::DEFAULT).await?;
         let watcher = transport.watch(Topic::Agent, Interest::All).await?;
         let mut ear = PgListener::connect(url).await.context("failed to connect a listener")?;
@@ -92,6 +92,17 @@ impl Ours {
         }
         Ok(bytes)
     }
+}
+
+/// Opens all connections of a pool: none is opened while a round runs, and each is accounted for.
+async fn opened(url: &str) -> Result<PgPool> {
+    let limits = PoolLimits::default();
+    let pool = musterbeat_db::connect(url, &limits).await?;
+    let mut open = Vec::new();
+    for _ in 0..limits.connections_max {
+        open.push(pool.acquire().await.context("failed to open the pool")?);
+    }
+    Ok(pool)
 }
 
 #[async_trait]
