@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::{postgres, product, workspace};
 
+mod agents;
 mod arm;
 #[cfg(feature = "product")]
 mod awaiting;
@@ -39,6 +40,7 @@ mod notify;
 #[cfg(feature = "product")]
 mod original;
 mod quiet;
+mod reconcile;
 mod replica;
 mod report;
 #[cfg(feature = "product")]
@@ -84,13 +86,14 @@ pub(crate) struct Bench {
     #[command(flatten)]
     metadata: metadata::Options,
 
-    /// Parts to measure, of `notify` (fan-out, commit, codec, dispatch) or of `metadata`
-    /// (ceiling, steady, watchers); all of them unless told otherwise.
+    /// Parts to measure, of `agents` (families, history), of `notify` (fan-out, commit, codec, dispatch), of `metadata`
+    /// (ceiling, steady, watchers) or of `reconcile` (noops, contention, mix, snapshot); all of
+    /// them unless told otherwise.
     #[arg(long = "part", value_delimiter = ',')]
     parts: Vec<String>,
 
-    /// How many runs to work on, where a benchmark has runs, or messages a step; one report for
-    /// each.
+    /// How many runs to work on, where a benchmark has runs, or messages a step, or families of
+    /// `agents`; one report for each.
     #[arg(long, value_delimiter = ',')]
     runs: Vec<NonZeroU64>,
 
@@ -110,12 +113,14 @@ const WAITS: NonZeroUsize = NonZeroUsize::new(200).expect("a default is not zero
 /// The benchmarks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Name {
+    Agents,
     Await,
     Claim,
     Heartbeat,
     Lineage,
     Messages,
     Metadata,
+    Reconcile,
     Takeover,
     Idle,
     Notify,
@@ -140,12 +145,14 @@ impl Name {
 
     fn question(self) -> &'static str {
         match self {
+            Self::Agents => agents::QUESTION,
             Self::Claim => "How close is a claim to what PostgreSQL can do?",
             Self::Heartbeat => "What does it cost to say that all runs of a worker are alive?",
             Self::Await => "How soon does a parent learn of its child's end on another replica?",
             Self::Lineage => "What does it cost to ask whether a chat descends from another?",
             Self::Messages => "What does storing many messages in one statement save?",
             Self::Metadata => metadata::QUESTION,
+            Self::Reconcile => reconcile::QUESTION,
             Self::Takeover => takeover::QUESTION,
             Self::Idle => idle::QUESTION,
             Self::Notify => notify::QUESTION,
@@ -159,7 +166,7 @@ impl Name {
 
     /// Says whether it runs the crates of the product.
     fn needs_product(self) -> bool {
-        !matches!(self, Self::Takeover | Self::Idle | Self::Quiet)
+        !matches!(self, Self::Agents | Self::Takeover | Self::Idle | Self::Quiet)
     }
 
     /// How many runs it works on unless told otherwise, one report for each.
@@ -168,6 +175,7 @@ impl Name {
             Self::Heartbeat => &[1_000, 10_000, 100_000],
             Self::Claim => &[100_000],
             Self::Messages => &[1, 10, 100, 256],
+            Self::Agents => &[1_000],
             _ => &[0],
         }
     }
@@ -253,8 +261,10 @@ impl Bench {
     /// Refuses parts that the benchmark does not have, before anything takes long.
     fn check_parts(&self, name: Name) -> Result<()> {
         match name {
+            Name::Agents => parts::<agents::Part>(&self.parts).map(drop),
             Name::Notify => parts::<notify::Part>(&self.parts).map(drop),
             Name::Metadata => parts::<metadata::Part>(&self.parts).map(drop),
+            Name::Reconcile => parts::<reconcile::Part>(&self.parts).map(drop),
             _ if self.parts.is_empty() => Ok(()),
             _ => bail!("`{}` has no parts: leave --part out", name.text()),
         }
@@ -277,6 +287,10 @@ impl Bench {
         let logs = self.logs(name);
         let ground = Ground { server, database: &database, runs };
         let found = match name {
+            Name::Agents => {
+                let parts = parts(&self.parts)?;
+                return agents::run(server.url(), &parts, runs, logs, keep).await;
+            }
             Name::Takeover => {
                 let kills = u32::try_from(self.rounds.unwrap_or(KILLS).get())?;
                 let found = takeover::run(&database, kills, &self.takeover, logs).await?;
@@ -296,7 +310,12 @@ impl Bench {
             Name::Claim | Name::Heartbeat | Name::Lineage | Name::Messages => {
                 return keep(self.contest(name, &ground).await?);
             }
-            Name::Await | Name::Metadata | Name::Notify | Name::Stream | Name::Wake => {
+            Name::Await
+            | Name::Metadata
+            | Name::Notify
+            | Name::Reconcile
+            | Name::Stream
+            | Name::Wake => {
                 return self.product(name, &ground, logs, keep).await;
             }
         };
@@ -329,6 +348,7 @@ impl Bench {
                 let parts = parts(&self.parts)?;
                 metadata::run(ground, &parts, &self.metadata, self.rounds, logs, keep).await
             }
+            Name::Reconcile => reconcile::run(ground, &parts(&self.parts)?, rounds, keep).await,
             Name::Stream => stream::run(ground, rounds, logs, keep).await,
             Name::Await => {
                 let waits = self.rounds.unwrap_or(WAITS);

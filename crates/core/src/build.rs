@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::id::{OwnerId, RunId, WorkspaceId};
+use crate::id::{BuildId, OwnerId, WorkspaceId};
 
 /// Where a build takes its workspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,7 +33,7 @@ impl Transition {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Build {
     /// Its run.
-    pub id: RunId,
+    pub id: BuildId,
     /// What is built.
     pub workspace: WorkspaceId,
     /// Where it takes the workspace.

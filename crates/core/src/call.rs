@@ -31,7 +31,7 @@ pub fn open_calls<'a>(history: impl IntoIterator<Item = &'a Content>) -> Vec<Ope
                     open.push(OpenCall { id: id.clone(), name: name.clone() });
                 }
                 Part::ToolResult { id, .. } => open.retain(|call| call.id != *id),
-                Part::Text { .. } | Part::Other(_) => {}
+                _ => {}
             }
         }
     }
@@ -57,7 +57,7 @@ pub(crate) fn follow(open: &mut Vec<OpenCall>, message: &NewMessage) -> Result<(
                 open.remove(place.ok_or(Refused::NoSuchCall)?);
             }
             Part::ToolCall { .. } => return Err(Refused::NoSuchCall),
-            Part::Text { .. } | Part::Other(_) => {}
+            _ => {}
         }
     }
     Ok(())

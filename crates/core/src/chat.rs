@@ -7,18 +7,24 @@
 //!
 //! Two states never exist: waiting with something queued, and archived with work going on.
 
+mod limits;
 mod machine;
 mod record;
+mod refused;
 pub mod table;
 
+pub use limits::{
+    SUBAGENT_DEPTH_MAX, SUBAGENTS_MAX, SubagentBounds, SubagentLimits, SubagentPolicy,
+};
 pub use machine::{
-    Effects, Event, Facts, Named, QUEUE_MAX, Refused, STOPPED_BY_ARCHIVING, WhenBusy, Write,
-    decide, decide_member,
+    Effects, Event, Facts, Named, QUEUE_MAX, STOPPED_BY_ARCHIVING, WhenBusy, Write, decide,
+    decide_member,
 };
 pub use record::{
-    ANSWER_MESSAGES_MAX, Applied, Changes, Chat, ChatPatch, NewChat, Place, Report,
+    ANSWER_MESSAGES_MAX, Applied, Changes, Chat, ChatPatch, NewChat, Origin, Place, Report,
     TITLE_BYTES_MAX, Title,
 };
+pub use refused::Refused;
 
 #[cfg(test)]
 mod tests;

@@ -79,6 +79,18 @@ uuid_id! {
     WorkspaceId
 }
 uuid_id! {
+    /// A build of a workspace; its run bears the same id.
+    BuildId
+}
+uuid_id! {
+    /// A template: what workspaces are built from.
+    TemplateId
+}
+uuid_id! {
+    /// A version of a template.
+    TemplateVersionId
+}
+uuid_id! {
     /// A preset: parameters with which workspaces of a version of a template are built.
     PresetId
 }
@@ -120,6 +132,17 @@ impl From<ChatId> for RunId {
     fn from(chat: ChatId) -> Self {
         Self(chat.0)
     }
+}
+
+impl From<BuildId> for RunId {
+    fn from(build: BuildId) -> Self {
+        Self(build.0)
+    }
+}
+
+impl OwnerId {
+    /// For whom prebuilds are built: nobody yet. Their builds take turns with those of people.
+    pub const POOL: Self = Self(Uuid::nil());
 }
 
 impl Step {

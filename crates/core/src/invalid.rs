@@ -17,6 +17,12 @@ impl Invalid {
     pub fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { field: field.into(), reason: reason.into() }
     }
+
+    /// Says that the field stands below `path`.
+    #[must_use]
+    pub fn within(self, path: &str) -> Self {
+        Self { field: format!("{path}.{}", self.field), ..self }
+    }
 }
 
 /// Checks that `text` is neither empty nor longer than `bytes_max`, and bears no NUL.

@@ -30,15 +30,19 @@ pub mod roster;
 pub mod sighting;
 pub mod summons;
 
+pub mod activity;
 pub mod build;
 pub mod call;
 pub mod chat;
 pub mod diff;
 pub mod lineage;
 pub mod metadata;
+pub mod model_config;
 pub mod page;
 pub mod prebuild;
 pub mod refresh;
+pub mod template;
+pub mod workspace;
 
 pub mod backoff;
 pub mod batch;

@@ -41,6 +41,12 @@ impl Limit {
         }
     }
 
+    /// Returns the last of a page's rows, where the next page begins; `None` when this one is not
+    /// full, so that none follows.
+    pub fn end_of<T>(self, rows: &[T]) -> Option<&T> {
+        rows.last().filter(|_| rows.len() >= self.0 as usize)
+    }
+
     /// Returns the number of rows.
     pub const fn rows(self) -> u32 {
         self.0

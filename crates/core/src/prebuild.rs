@@ -38,12 +38,21 @@ pub struct PresetSnapshot {
     pub starting: u32,
     /// Of those, the ones that nobody works on yet.
     pub pending: u32,
-    /// Prebuilds that are being stopped.
-    pub stopping: u32,
     /// Prebuilds that are being deleted.
     pub deleting: u32,
+    /// Prebuilds that could not be started or deleted, and may be deleted now.
+    pub failed: u32,
     /// Its last builds, as far as they failed.
     pub failures: Failures,
+}
+
+/// What people call a preset, and metrics.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PoolName {
+    /// What its template is called.
+    pub template: String,
+    /// What it is called.
+    pub preset: String,
 }
 
 /// Whether builds of a preset make sense.
@@ -108,6 +117,8 @@ pub enum Action {
     DeleteOutdated(u32),
     /// Delete those that are expired.
     DeleteExpired(u32),
+    /// Delete those that could not be started, or not be deleted.
+    DeleteFailed(u32),
     /// Delete the oldest of those that are not expired.
     DeleteExtraneous(u32),
     /// Make new ones.
@@ -132,6 +143,7 @@ impl PresetSnapshot {
             && self.running == 0
             && self.expired == 0
             && self.pending == 0
+            && self.failed == 0
             && self.failures.in_a_row == 0
     }
 
@@ -167,7 +179,8 @@ impl PresetSnapshot {
         };
         let may_create = self.health == Health::Healthy && !is_limited && backoff_until.is_none();
         let created = Action::Create(if may_create { state.missing } else { 0 });
-        let actions = deletions.into_iter().chain([created]);
+        let actions =
+            [Action::DeleteFailed(self.failed)].into_iter().chain(deletions).chain([created]);
         Plan {
             actions: actions.filter(|action| action.count() > 0).collect(),
             backoff_until,
@@ -192,6 +205,7 @@ impl Action {
             Self::CancelPending(count)
             | Self::DeleteOutdated(count)
             | Self::DeleteExpired(count)
+            | Self::DeleteFailed(count)
             | Self::DeleteExtraneous(count)
             | Self::Create(count) => count,
         }

@@ -67,6 +67,9 @@ impl RunKind {
     /// The kind of chats.
     pub const CHAT: Self = Self(Cow::Borrowed("chat"));
 
+    /// The kind of builds of workspaces.
+    pub const BUILD: Self = Self(Cow::Borrowed("build"));
+
     /// Longest name of a kind, in bytes.
     pub const BYTES_MAX: usize = 64;
 

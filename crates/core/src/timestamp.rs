@@ -28,6 +28,11 @@ impl Timestamp {
         self.0.checked_add(duration.try_into().ok()?).map(Self)
     }
 
+    /// Returns the time from `earlier` to this one, zero when that is not earlier.
+    pub fn since(self, earlier: Self) -> Duration {
+        (self.0 - earlier.0).try_into().unwrap_or(Duration::ZERO)
+    }
+
     /// Returns whole microseconds since 1970, the resolution of the database.
     pub fn micros(self) -> i64 {
         let micros = self.0.unix_timestamp_nanos().div_euclid(1_000);

@@ -10,6 +10,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::error::is_dangling;
 use crate::runs::owner_of;
 
 /// How often a write is made again because keys were taken away while it was made.
@@ -166,7 +167,7 @@ pub async fn write(conn: &mut PgConnection, samples: &[KeyedSample]) -> sqlx::Re
     let rows = Rows::of(samples);
     let mut written = write_all(conn, &rows).await;
     for _ in 0..REDEFINED_MAX {
-        if !written.as_ref().is_err_and(is_undefined) {
+        if !written.as_ref().is_err_and(is_dangling) {
             break;
         }
         written = write_defined(conn, &rows).await;
@@ -261,9 +262,4 @@ async fn write_defined(conn: &mut PgConnection, rows: &Rows<'_>) -> sqlx::Result
     )
     .fetch_all(conn)
     .await
-}
-
-/// Says whether a statement failed because a key is not defined.
-fn is_undefined(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
 }

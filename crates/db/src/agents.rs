@@ -108,7 +108,7 @@ pub async fn facts(
     let agents: Vec<Uuid> = agents.iter().map(|agent| agent.uuid()).collect();
     let rows = sqlx::query!(
         r#"
-            select id, owner_id, definitions_version,
+            select id, owner_id, workspace_id, definitions_version,
                    array(select key from agent_metadata_definitions where agent_id = agents.id)
                        as "keys!"
             from agents
@@ -122,6 +122,7 @@ pub async fn facts(
         let keys = row.keys.into_iter().filter_map(|key| Key::new(key).ok()).collect();
         let facts = AgentFacts {
             owner: OwnerId::new(row.owner_id),
+            workspace: row.workspace_id.map(WorkspaceId::new),
             version: DefinitionsVersion(row.definitions_version),
             keys: Arc::new(keys),
         };

@@ -11,7 +11,7 @@ use sqlx::{Connection, PgConnection};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, timeout_at};
 
-use crate::error::failed;
+use crate::error::{failed, silent};
 use crate::pool::{ConnectError, session_options};
 use crate::worker_leases;
 
@@ -77,10 +77,6 @@ impl Call<'_> {
         *self.place = Some(self.conn);
         Ok(answer)
     }
-}
-
-fn silent(operation: &'static str) -> impl Fn(tokio::time::error::Elapsed) -> StoreError {
-    move |silence| StoreError::Unavailable { operation, source: Box::new(silence) }
 }
 
 #[async_trait]

@@ -1,48 +1,90 @@
 //! The table `chat_messages`: what was said.
 
+use musterbeat_core::chat::SubagentLimits;
 use musterbeat_core::id::{ChatId, MessageId, OwnerId, Version};
+use musterbeat_core::lineage::DEPTH_MAX;
 use musterbeat_core::message::{Content, Message, Model, NewMessage, Role, Usage};
 use musterbeat_core::page::{MESSAGES_MAX, MessagePage, PAGE_BYTES_MAX};
 use musterbeat_core::timestamp::Timestamp;
+use serde_json::value::RawValue;
 use sqlx::PgConnection;
 use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::chats::stored_model;
+use crate::chats::{stored_limits, stored_model};
 use crate::row::{RoleColumn, VisibilityColumn};
 
-struct MessageRow {
-    id: i64,
-    chat_id: Uuid,
-    version: i64,
-    role: RoleColumn,
-    content: Json<Content>,
-    content_bytes: i64,
-    visibility: VisibilityColumn,
-    compressed: bool,
-    deleted: bool,
-    model: Option<String>,
-    created_by: Option<Uuid>,
-    input_tokens: Option<i64>,
-    output_tokens: Option<i64>,
-    total_tokens: Option<i64>,
-    reasoning_tokens: Option<i64>,
-    cache_creation_tokens: Option<i64>,
-    cache_read_tokens: Option<i64>,
-    context_limit: Option<i64>,
-    created_at: OffsetDateTime,
+/// Makes the row of a statement that selects messages; further columns follow theirs.
+macro_rules! message_row {
+    ($row:ident { $($column:ident: $type:ty),* $(,)? }) => {
+        struct $row {
+            id: i64,
+            chat_id: Uuid,
+            version: i64,
+            role: RoleColumn,
+            content: Json<Content>,
+            visibility: VisibilityColumn,
+            compressed: bool,
+            deleted: bool,
+            model: Option<String>,
+            created_by: Option<Uuid>,
+            input_tokens: Option<i64>,
+            output_tokens: Option<i64>,
+            total_tokens: Option<i64>,
+            reasoning_tokens: Option<i64>,
+            cache_creation_tokens: Option<i64>,
+            cache_read_tokens: Option<i64>,
+            context_limit: Option<i64>,
+            created_at: OffsetDateTime,
+            $($column: $type,)*
+        }
+
+        impl From<$row> for Message {
+            fn from(row: $row) -> Self {
+                Self {
+                    id: MessageId(row.id),
+                    chat_id: ChatId::new(row.chat_id),
+                    version: Version(row.version),
+                    role: row.role.into(),
+                    content: row.content.0,
+                    visibility: row.visibility.into(),
+                    compressed: row.compressed,
+                    deleted: row.deleted,
+                    model: row.model.and_then(stored_model),
+                    created_by: row.created_by.map(OwnerId::new),
+                    usage: Usage {
+                        input_tokens: row.input_tokens,
+                        output_tokens: row.output_tokens,
+                        total_tokens: row.total_tokens,
+                        reasoning_tokens: row.reasoning_tokens,
+                        cache_creation_tokens: row.cache_creation_tokens,
+                        cache_read_tokens: row.cache_read_tokens,
+                        context_limit: row.context_limit,
+                    },
+                    created_at: Timestamp::new(row.created_at),
+                }
+            }
+        }
+    };
 }
 
-/// Selects messages; the statement from `from` on follows.
+message_row!(MessageRow {});
+message_row!(PageRow { content_bytes: i64 });
+message_row!(PromptRow { depth: i32, depth_max: Option<i16>, at_work_max: Option<i32> });
+
+/// Selects messages; what precedes the `select` may come first, and what follows the columns comes
+/// last.
 macro_rules! select_messages {
     ($from:literal $(, $argument:expr)* $(,)?) => {
+        select_messages!(MessageRow, "", $from $(, $argument)*)
+    };
+    ($row:ident, $with:literal, $from:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
-            MessageRow,
-            r#"
+            $row,
+            $with + r#"
                 select id, chat_id, version, role as "role: RoleColumn",
                        content as "content: Json<Content>",
-                       content_bytes as "content_bytes!",
                        visibility as "visibility: VisibilityColumn",
                        compressed, deleted, model, created_by, input_tokens, output_tokens,
                        total_tokens, reasoning_tokens, cache_creation_tokens, cache_read_tokens,
@@ -51,33 +93,6 @@ macro_rules! select_messages {
             $(, $argument)*
         )
     };
-}
-
-impl From<MessageRow> for Message {
-    fn from(row: MessageRow) -> Self {
-        Self {
-            id: MessageId(row.id),
-            chat_id: ChatId::new(row.chat_id),
-            version: Version(row.version),
-            role: row.role.into(),
-            content: row.content.0,
-            visibility: row.visibility.into(),
-            compressed: row.compressed,
-            deleted: row.deleted,
-            model: row.model.and_then(stored_model),
-            created_by: row.created_by.map(OwnerId::new),
-            usage: Usage {
-                input_tokens: row.input_tokens,
-                output_tokens: row.output_tokens,
-                total_tokens: row.total_tokens,
-                reasoning_tokens: row.reasoning_tokens,
-                cache_creation_tokens: row.cache_creation_tokens,
-                cache_read_tokens: row.cache_read_tokens,
-                context_limit: row.context_limit,
-            },
-            created_at: Timestamp::new(row.created_at),
-        }
-    }
 }
 
 /// A message on its way into the history of a chat whose run is locked.
@@ -146,7 +161,7 @@ pub async fn append(
         &new.chats,
         &new.versions,
         &new.roles as &[RoleColumn],
-        &new.contents as &[Json<&Content>],
+        &new.contents as &[Json<&RawValue>],
         &new.visibilities as &[VisibilityColumn],
         &new.compressed,
         &new.models as &[Option<&str>],
@@ -171,7 +186,7 @@ struct Columns<'a> {
     chats: Vec<Uuid>,
     versions: Vec<i64>,
     roles: Vec<RoleColumn>,
-    contents: Vec<Json<&'a Content>>,
+    contents: Vec<Json<&'a RawValue>>,
     visibilities: Vec<VisibilityColumn>,
     compressed: Vec<bool>,
     models: Vec<Option<&'a str>>,
@@ -186,7 +201,7 @@ impl<'a> Columns<'a> {
             chats: additions.iter().map(|addition| addition.chat.uuid()).collect(),
             versions: additions.iter().map(|addition| addition.version.0).collect(),
             roles: messages().map(|new| new.role.into()).collect(),
-            contents: messages().map(|new| Json(&new.content)).collect(),
+            contents: messages().map(|new| Json(new.content.encoded())).collect(),
             visibilities: messages().map(|new| new.visibility.into()).collect(),
             compressed: messages().map(|new| new.compressed).collect(),
             models: messages().map(|new| new.model.as_ref().map(Model::as_str)).collect(),
@@ -285,7 +300,10 @@ pub async fn changed(
     since: Option<Version>,
 ) -> sqlx::Result<MessagePage> {
     let query = select_messages!(
+        PageRow,
+        "",
         r#"
+                   , content_bytes as "content_bytes!"
             from (
                 select *,
                        sum(content_bytes) over (
@@ -317,13 +335,47 @@ pub async fn changed(
     Ok(MessagePage { messages: rows.into_iter().map(Message::from).collect(), full })
 }
 
-/// Returns the history as a model should see it, oldest first.
+/// Where a chat stands in its family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// How many ancestors it has.
+    pub depth: usize,
+    /// What the root allows its family.
+    pub limits: SubagentLimits,
+}
+
+/// Returns the history as a model should see it, oldest first, and where its chat stands.
 ///
 /// The newest summary is the boundary: system messages that no summary stands for, the boundary
-/// itself, and what came after it.
-pub async fn prompt(conn: &mut PgConnection, chat: ChatId) -> sqlx::Result<Vec<Message>> {
+/// itself, and what came after it. Ancestors are counted by a walk up, which a cycle ends after
+/// more than [`DEPTH_MAX`]. A chat without a history is shown as a root. The root is read by scalar
+/// queries: joined, it would be looked up for each message.
+pub async fn prompt(
+    conn: &mut PgConnection,
+    chat: ChatId,
+) -> sqlx::Result<(Vec<Message>, Standing)> {
     let query = select_messages!(
+        PromptRow,
         r#"
+            with recursive line as (
+                select parent_id, 0 as depth
+                from chats
+                where id = $1
+                union all
+                select chats.parent_id, line.depth + 1
+                from line
+                join chats on chats.id = line.parent_id
+                where line.depth <= $2
+            ), root as materialized (
+                select subagent_depth_max, subagents_max
+                from chats
+                where id = (select coalesce(root_id, id) from chats where id = $1)
+            )
+        "#,
+        r#"
+                   , (select max(depth) from line) as "depth!",
+                   (select subagent_depth_max from root) as depth_max,
+                   (select subagents_max from root) as at_work_max
             from chat_messages
             cross join (
                 select max(summary.id) as boundary
@@ -343,6 +395,12 @@ pub async fn prompt(conn: &mut PgConnection, chat: ChatId) -> sqlx::Result<Vec<M
             order by id
         "#,
         chat.uuid(),
+        i32::try_from(DEPTH_MAX).unwrap_or(i32::MAX),
     );
-    Ok(query.fetch_all(conn).await?.into_iter().map(Message::from).collect())
+    let rows = query.fetch_all(conn).await?;
+    let standing = rows.first().map(|row| Standing {
+        depth: usize::try_from(row.depth).unwrap_or(usize::MAX),
+        limits: stored_limits(row.depth_max, row.at_work_max),
+    });
+    Ok((rows.into_iter().map(Message::from).collect(), standing.unwrap_or_default()))
 }

@@ -4,7 +4,7 @@ mod family;
 mod feed;
 
 use musterbeat_core::call::{OpenCall, open_calls};
-use musterbeat_core::chat::{Chat, ChatPatch, NewChat, Place, Report, Title};
+use musterbeat_core::chat::{Chat, ChatPatch, NewChat, Place, Report, SubagentLimits, Title};
 use musterbeat_core::id::{
     ChatId, Fence, MessageId, OwnerId, QueuedId, Version, WorkerId, WorkspaceId,
 };
@@ -34,6 +34,8 @@ struct ChatRow {
     model: Option<String>,
     archived: bool,
     last_read_message_id: Option<i64>,
+    subagent_depth_max: Option<i16>,
+    subagents_max: Option<i32>,
     status: StatusColumn,
     error: Option<String>,
     version: i64,
@@ -48,7 +50,7 @@ macro_rules! select_chats {
             $crate::chats::ChatRow,
             r#"
                 select chats.id, chats.owner_id, parent_id, root_id, workspace_id, title, model,
-                       archived, last_read_message_id, status as "status: StatusColumn", error,
+                       archived, last_read_message_id, subagent_depth_max, subagents_max, status as "status: StatusColumn", error,
                        version, created_at, updated_at
                 from chats
                 join runs on runs.run_id = chats.id
@@ -71,6 +73,7 @@ impl From<ChatRow> for Chat {
             model: row.model.and_then(stored_model),
             archived: row.archived,
             last_read: row.last_read_message_id.map(MessageId),
+            limits: stored_limits(row.subagent_depth_max, row.subagents_max),
             status: RunStatus::from(row.status),
             error: row.error,
             version: Version(row.version),
@@ -113,8 +116,9 @@ pub async fn insert(
     sqlx::query!(
         r#"
             insert into chats
-                (id, owner_id, parent_id, root_id, workspace_id, model, title, created_at, updated_at)
-            values ($1, $2, $3, $4, $5, $6, $7,
+                (id, owner_id, parent_id, root_id, workspace_id, model, title,
+                 subagent_depth_max, subagents_max, created_at, updated_at)
+            values ($1, $2, $3, $4, $5, $6, $7, $9, $10,
                     coalesce($8::timestamptz, now()), coalesce($8, now()))
         "#,
         chat.id.uuid(),
@@ -125,6 +129,8 @@ pub async fn insert(
         chat.turn.model.as_ref().or(inherited).map(Model::as_str),
         chat.title.as_str(),
         now.map(Timestamp::time),
+        chat.limits.depth_max.map(stored_depth),
+        chat.limits.at_work_max.map(stored_count),
     )
     .execute(conn)
     .await?;
@@ -221,9 +227,11 @@ pub async fn touch(
     Ok(())
 }
 
-/// Changes what is no history; false when the chat is not there or out of reach.
+/// Changes what is no history; false when the chat is not there or out of reach, or has a parent
+/// and would get limits of its own.
 ///
-/// A read marker does not move the chat in its owner's list, and never goes back.
+/// Neither read marker nor limits move the chat in its owner's list, and the former never goes
+/// back.
 pub async fn update(
     conn: &mut PgConnection,
     chat: ChatId,
@@ -242,9 +250,12 @@ pub async fn update(
                     then greatest(updated_at, coalesce($7::timestamptz, now()))
                     else updated_at
                 end,
+                subagent_depth_max = case when $8 then $9 else subagent_depth_max end,
+                subagents_max = case when $10 then $11 else subagents_max end,
                 changed_in = default
             where id = $1
               and ($2::uuid is null or owner_id = $2)
+              and (parent_id is null or not ($8 or $10))
         "#,
         chat.uuid(),
         owner_of(reach),
@@ -253,6 +264,10 @@ pub async fn update(
         patch.workspace.flatten().map(WorkspaceId::uuid),
         patch.last_read.map(|message| message.0),
         now.map(Timestamp::time),
+        patch.subagent_depth_max.is_some(),
+        patch.subagent_depth_max.flatten().map(stored_depth),
+        patch.subagents_max.is_some(),
+        patch.subagents_max.flatten().map(stored_count),
     )
     .execute(conn)
     .await?;
@@ -351,6 +366,23 @@ pub async fn report(
         version: Version(row.version),
         text: row.content.map(|Json(content)| content.to_text()),
     }))
+}
+
+/// Takes limits from their columns; none is negative.
+pub(crate) fn stored_limits(depth_max: Option<i16>, at_work_max: Option<i32>) -> SubagentLimits {
+    SubagentLimits {
+        depth_max: depth_max.and_then(|depth| u32::try_from(depth).ok()),
+        at_work_max: at_work_max.and_then(|count| u32::try_from(count).ok()),
+    }
+}
+
+/// Returns a limit as its column has it; limits are checked to fit.
+fn stored_depth(depth: u32) -> i16 {
+    i16::try_from(depth).unwrap_or(i16::MAX)
+}
+
+fn stored_count(count: u32) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
 }
 
 /// Takes a model's name from a column; one that was written by other means may be refused.

@@ -1,6 +1,7 @@
 //! What a failure of the driver means to a caller of the ports.
 
 use musterbeat_core::port::StoreError;
+use tokio::time::error::Elapsed;
 
 /// Classifies failures of one operation, for `map_err`.
 pub(crate) fn failed(operation: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
@@ -13,6 +14,11 @@ pub(crate) fn failed(operation: &'static str) -> impl Fn(sqlx::Error) -> StoreEr
             StoreError::Broken { operation, source }
         }
     }
+}
+
+/// Tells that the database did not answer one operation in time, for `map_err`.
+pub(crate) fn silent(operation: &'static str) -> impl Fn(Elapsed) -> StoreError {
+    move |silence| StoreError::Unavailable { operation, source: Box::new(silence) }
 }
 
 /// Says whether the same call may succeed later.
@@ -34,4 +40,14 @@ fn passes(code: &str) -> bool {
     const CODES: [&str; 4] = ["40001", "40P01", "55P03", "25P03"];
     // 25006 is a write to a standby: after a failover the same name leads to the new primary.
     CLASSES.iter().any(|class| code.starts_with(class)) || CODES.contains(&code) || code == "25006"
+}
+
+/// Says whether a statement failed since a row names another that is not there.
+pub(crate) fn is_dangling(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
+}
+
+/// Says whether a statement failed since a name that must be unique is taken.
+pub(crate) fn is_taken(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }

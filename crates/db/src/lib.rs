@@ -26,17 +26,27 @@ mod store;
 pub use store::PgStore;
 mod beats;
 pub use beats::PgBeats;
+mod lead;
+pub use lead::PgPrebuildLead;
 
+pub mod activity;
 pub mod agent_metadata;
 pub mod agents;
+pub mod build_logs;
+pub mod builds;
 pub mod chat_diff_statuses;
 pub mod chat_messages;
 pub mod chat_queued_messages;
 pub mod chats;
+pub mod model_configs;
+pub mod prebuilds;
+pub mod presets;
 pub mod run_heartbeats;
 pub mod runs;
+pub mod templates;
 pub mod tokens;
 pub mod worker_leases;
+pub mod workspaces;
 
 pub mod doctor;
 mod error;

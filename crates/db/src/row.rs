@@ -1,6 +1,11 @@
 //! How words of the domain stand in columns.
 
+use std::time::Duration;
+
+use musterbeat_core::build::Transition;
 use musterbeat_core::message::{Role, Visibility};
+use musterbeat_core::port::PrebuildStatus;
+use musterbeat_core::prebuild::Health;
 use musterbeat_core::run::RunStatus;
 
 macro_rules! column_enum {
@@ -41,4 +46,26 @@ column_enum! {
 column_enum! {
     /// The type `message_visibility`.
     VisibilityColumn, "message_visibility", Visibility { User, Model, Both }
+}
+column_enum! {
+    /// The type `build_transition`.
+    TransitionColumn, "build_transition", Transition { Start, Claim, Stop, Delete }
+}
+column_enum! {
+    /// The type `prebuild_status`.
+    PrebuildColumn, "prebuild_status", PrebuildStatus { Starting, Ready, Deleting, Failed }
+}
+column_enum! {
+    /// The type `preset_health`.
+    HealthColumn, "preset_health", Health { Healthy, HardLimited, ValidationFailed }
+}
+
+/// Returns a time in whole seconds as a column has it; times are checked to fit.
+pub(crate) fn seconds(time: Duration) -> i32 {
+    i32::try_from(time.as_secs()).unwrap_or(i32::MAX)
+}
+
+/// Returns a column of whole seconds as a time; none is negative.
+pub(crate) fn time(seconds: i32) -> Duration {
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }

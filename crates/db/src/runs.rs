@@ -13,7 +13,7 @@ mod queue;
 use std::time::Duration;
 
 use musterbeat_core::id::{Fence, OwnerId, RunId, Step, Version, WorkerId};
-use musterbeat_core::port::Reach;
+use musterbeat_core::port::{Reach, Room};
 use musterbeat_core::run::{Ownership, Run, RunKind, RunStatus, SUSPECT_ATTEMPTS, Token};
 use musterbeat_core::timestamp::Timestamp;
 use sqlx::PgConnection;
@@ -21,9 +21,9 @@ use uuid::Uuid;
 
 use crate::row::StatusColumn;
 
-pub use caps::{Caps, claim_within, is_any_allowed};
+pub use caps::{Caps, await_another, claim_within, is_any_allowed};
 pub use handover::{release, requeue, requeue_of};
-pub use queue::{backlog, get, insert, interrupt, next_ready};
+pub use queue::{at_work, backlog, get, insert, insert_within, interrupt, next_ready};
 
 /// A claimed run, and how long it had been ready.
 #[derive(Clone, Debug)]
@@ -102,6 +102,28 @@ impl From<LockedRow> for Locked {
     }
 }
 
+/// Where a run goes among the others that becomes pending.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rank {
+    /// To the end of its owner's rounds.
+    #[default]
+    Last,
+    /// To the round that is claimed next, behind those that are ready in it: somebody at work waits
+    /// for it.
+    Head,
+}
+
+/// How a new run belongs to others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Descent {
+    /// The run that its whole family descends from; `None` for one without ancestors.
+    pub family: Option<RunId>,
+    /// How many ancestors it has.
+    pub depth: u32,
+    /// Where it goes among those that are pending.
+    pub rank: Rank,
+}
+
 /// What a transition writes to its run.
 #[derive(Clone, Debug)]
 pub struct Transition {
@@ -115,6 +137,56 @@ pub struct Transition {
     pub fences: bool,
     /// Whether its owner writes: that takes a step and proves the run harmless.
     pub by_owner: bool,
+    /// Where it goes if it becomes pending.
+    pub rank: Rank,
+}
+
+/// Claims; parameters are worker, kind, limit, now, and the attempts that make a run suspect. What
+/// else a run must be, of which `head` and `ready` are, stands in two conditions.
+macro_rules! claim {
+    ($head:literal, $ready:literal $(, $argument:expr)* $(,)?) => {
+        sqlx::query_as!(
+            ClaimedRow,
+            r#"
+                with head as (
+                    select attempts >= $5 as is_suspect
+                    from runs
+                    where status = 'pending'
+                      and kind = $2
+                      and ready_at <= coalesce($4::timestamptz, now())
+            "# + $head + r#"
+                    order by round, ready_at
+                    limit 1
+                )
+                update runs
+                set status = case when stop then 'interrupting'::run_status else 'running' end,
+                    worker_id = $1,
+                    fence = fence + 1,
+                    version = version + 1,
+                    started_at = coalesce($4::timestamptz, now())
+                where run_id = any (array(
+                        select ready.run_id
+                        from runs as ready
+                        where ready.status = 'pending'
+                          and ready.kind = $2
+                          and ready.ready_at <= coalesce($4::timestamptz, now())
+            "# + $ready + r#"
+                          and (ready.attempts < $5 or (select is_suspect from head))
+                        order by ready.round, ready.ready_at
+                        limit case when (select is_suspect from head) then 1 else $3::bigint end
+                        for no key update skip locked
+                    ))
+                  and exists (
+                        select from worker_leases as lease
+                        where lease.worker_id = $1 and not lease.dead
+                        for key share
+                    )
+                returning run_id, owner_id, fence, step, stop, attempts,
+                          extract(epoch from started_at - ready_at)::float8 as "waited!"
+            "#
+            $(, $argument)*
+        )
+    };
 }
 
 /// Makes `worker` the owner of up to `limit` pending runs of `kind`, round by round.
@@ -131,43 +203,9 @@ pub async fn claim(
     limit: u32,
     now: Option<Timestamp>,
 ) -> sqlx::Result<Vec<Claimed>> {
-    let rows = sqlx::query_as!(
-        ClaimedRow,
-        r#"
-            with head as (
-                select attempts >= $5 as is_suspect
-                from runs
-                where status = 'pending'
-                  and kind = $2
-                  and ready_at <= coalesce($4::timestamptz, now())
-                order by round, ready_at
-                limit 1
-            )
-            update runs
-            set status = case when stop then 'interrupting'::run_status else 'running' end,
-                worker_id = $1,
-                fence = fence + 1,
-                version = version + 1,
-                started_at = coalesce($4::timestamptz, now())
-            where run_id = any (array(
-                    select ready.run_id
-                    from runs as ready
-                    where ready.status = 'pending'
-                      and ready.kind = $2
-                      and ready.ready_at <= coalesce($4::timestamptz, now())
-                      and (ready.attempts < $5 or (select is_suspect from head))
-                    order by ready.round, ready.ready_at
-                    limit case when (select is_suspect from head) then 1 else $3::bigint end
-                    for no key update skip locked
-                ))
-              and exists (
-                    select from worker_leases as lease
-                    where lease.worker_id = $1 and not lease.dead
-                    for key share
-                )
-            returning run_id, owner_id, fence, step, stop, attempts,
-                      extract(epoch from started_at - ready_at)::float8 as "waited!"
-        "#,
+    let rows = claim!(
+        "",
+        "",
         worker.uuid(),
         kind.as_str(),
         i64::from(limit),
@@ -177,6 +215,34 @@ pub async fn claim(
     .fetch_all(conn)
     .await?;
     Ok(rows.into_iter().map(|row| row.claimed_by(worker, kind)).collect())
+}
+
+/// Claims as [`claim`] does, only runs with `depth_min` ancestors or more.
+pub async fn claim_deep(
+    conn: &mut PgConnection,
+    worker: WorkerId,
+    kind: &RunKind,
+    room: Room,
+    now: Option<Timestamp>,
+) -> sqlx::Result<Vec<Claimed>> {
+    let rows = claim!(
+        "and 0 < depth and $6 <= depth",
+        "and 0 < ready.depth and $6 <= ready.depth",
+        worker.uuid(),
+        kind.as_str(),
+        i64::from(room.runs),
+        now.map(Timestamp::time),
+        SUSPECT_ATTEMPTS.cast_signed(),
+        stored_depth(room.depth_min),
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| row.claimed_by(worker, kind)).collect())
+}
+
+/// Returns a number of ancestors as its column has it; it is bounded.
+fn stored_depth(depth: u32) -> i16 {
+    i16::try_from(depth).unwrap_or(i16::MAX)
 }
 
 /// Locks a run within `reach`; `None` when it is not there or out of reach.
@@ -208,7 +274,7 @@ pub async fn lock(
 
 /// Writes a transition of a run whose row is locked; returns its new version.
 ///
-/// A run that becomes pending goes to the end of its owner's rounds.
+/// An owner that writes waits no longer for another run.
 pub async fn write(
     conn: &mut PgConnection,
     run: RunId,
@@ -226,6 +292,7 @@ pub async fn write(
                 fence = fence + case when $7 then 1 else 0 end,
                 step = step + case when $5 then 1 else 0 end,
                 attempts = case when $5 then 0 else attempts end,
+                awaits = awaits and not $5,
                 ready_at = case
                     when $2::run_status = 'pending' and status <> 'pending'
                     then coalesce($6::timestamptz, now())
@@ -234,9 +301,11 @@ pub async fn write(
                 round = case
                     when $2::run_status = 'pending' and status <> 'pending'
                     then greatest(
-                        (select max(own.round) + 1 from runs as own
-                         where own.kind = runs.kind and own.owner_id = runs.owner_id
-                           and own.status = 'pending'),
+                        case when not $8 then
+                            (select max(own.round) + 1 from runs as own
+                             where own.kind = runs.kind and own.owner_id = runs.owner_id
+                               and own.status = 'pending')
+                        end,
                         (select min(head.round) from runs as head
                          where head.kind = runs.kind and head.status = 'pending'),
                         0
@@ -253,6 +322,7 @@ pub async fn write(
         transition.by_owner,
         now.map(Timestamp::time),
         transition.fences,
+        transition.rank == Rank::Head,
     )
     .fetch_one(conn)
     .await?;

@@ -1,17 +1,23 @@
 //! The ports, implemented: each method takes a connection and, where it does not say otherwise,
 //! is one transaction.
 
+mod activity;
+mod builds;
 mod chats;
 mod diffs;
 mod leases;
 mod metadata;
+mod models;
+mod prebuilds;
 mod runs;
+mod templates;
 mod tokens;
+mod workspaces;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use musterbeat_core::chat::QUEUE_MAX;
+use musterbeat_core::chat::{QUEUE_MAX, SubagentPolicy};
 use musterbeat_core::port::StoreError;
 use sqlx::pool::PoolConnection;
 use sqlx::{PgPool, Postgres};
@@ -19,7 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
-use crate::error::failed;
+use crate::error::{failed, silent};
 use crate::metrics::POOL_WAIT;
 use crate::runs::Caps;
 
@@ -38,6 +44,7 @@ pub struct PgStore {
     places: Arc<Semaphore>,
     queue_max: u32,
     chat_caps: Caps,
+    subagents: SubagentPolicy,
     answer_time: Duration,
 }
 
@@ -46,8 +53,14 @@ impl PgStore {
     pub fn new(pool: PgPool) -> Self {
         let places = pool.options().get_max_connections().saturating_sub(RESERVED).max(1);
         let places = Arc::new(Semaphore::new(places as usize));
-        let chat_caps = Caps::default();
-        Self { pool, places, queue_max: QUEUE_MAX, chat_caps, answer_time: ANSWER_TIME }
+        Self {
+            pool,
+            places,
+            queue_max: QUEUE_MAX,
+            chat_caps: Caps::default(),
+            subagents: SubagentPolicy::DEFAULT,
+            answer_time: ANSWER_TIME,
+        }
     }
 
     /// Sets how many turns may wait in one chat's queue.
@@ -58,10 +71,18 @@ impl PgStore {
 
     /// Sets how many chats may be at work at once; all replicas must agree.
     ///
-    /// With any cap, claims of all workers come one after the other.
+    /// With any cap, claims of all workers come one after the other. A chat that waits for another
+    /// is not counted.
     #[must_use]
     pub fn with_chat_caps(self, chat_caps: Caps) -> Self {
         Self { chat_caps, ..self }
+    }
+
+    /// Sets what chats may spawn, where their owners set nothing and at most; all replicas must
+    /// agree.
+    #[must_use]
+    pub fn with_subagents(self, subagents: SubagentPolicy) -> Self {
+        Self { subagents, ..self }
     }
 
     /// Sets how long the database may be silent within one call.
@@ -126,11 +147,25 @@ impl Call {
         self.answered(answer)?.map_err(failed(operation))
     }
 
+    /// Ends the call with what a statement returned in time, once its connection is back.
+    ///
+    /// The pool tests each connection that is given back, for a round trip, and nobody waits for
+    /// that. Who makes call after call does, or would hold more connections than it has calls.
+    async fn given_back<T>(
+        mut self,
+        answer: Result<sqlx::Result<T>, Elapsed>,
+    ) -> Result<T, StoreError> {
+        if answer.is_ok() {
+            self.conn.return_to_pool().await;
+        }
+        self.ended(answer)
+    }
+
     /// Ends the call with an answer of any sort, which came in time.
     fn answered<A>(mut self, answer: Result<A, Elapsed>) -> Result<A, StoreError> {
         let operation = self.operation;
         self.ended = answer.is_ok();
-        answer.map_err(|silence| StoreError::Unavailable { operation, source: Box::new(silence) })
+        answer.map_err(silent(operation))
     }
 }
 

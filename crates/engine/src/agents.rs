@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::watching::Watching;
 pub use self::watching::{MetadataWatcher, UPDATE_PAUSE};
+use crate::activity::ActivityTracker;
 use crate::lookup::{Load, Lookup};
 use crate::metadata::MetadataBatcher;
 use crate::notices::watch_all;
@@ -43,6 +44,8 @@ pub struct AgentPorts {
     pub watch: Arc<dyn Watch>,
     /// Takes what they report.
     pub batcher: MetadataBatcher,
+    /// Learns that they report.
+    pub activity: ActivityTracker,
 }
 
 /// Makes of what an agent reported what its watchers are sent; called once for all of them.
@@ -130,7 +133,8 @@ impl Agents {
     /// Takes a report, which came at `now`; `None` when its agent is not there or out of reach.
     ///
     /// Nothing waits for the write. What is accepted will be stored unless something newer comes
-    /// first, or the process dies, or the key is taken from the definitions meanwhile.
+    /// first, or the process dies, or the key is taken from the definitions meanwhile. The agent's
+    /// workspace counts as used, even if nothing of the report is accepted.
     pub async fn report(
         &self,
         agent: AgentId,
@@ -139,6 +143,9 @@ impl Agents {
         now: Timestamp,
     ) -> Result<Option<Receipt>, StoreError> {
         let Some(facts) = self.within(agent, reach).await? else { return Ok(None) };
+        if let Some(workspace) = facts.workspace {
+            self.ports.activity.agent_reported(workspace, facts.owner, now);
+        }
         let checked = metadata::check(report, |key| facts.keys.contains(key), now);
         let mut accepted = checked.accepted.len();
         let final_refusals = checked.refused.into_iter();

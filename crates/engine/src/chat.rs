@@ -1,29 +1,31 @@
 //! Chats: the one place that changes them, and the runner that takes their runs.
 
 mod context;
+mod kin;
 mod runs;
+mod wait;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use musterbeat_core::chat::{Applied, Chat, ChatPatch, Event, NewChat, Report};
 use musterbeat_core::id::{ChatId, OwnerId, RunId};
 use musterbeat_core::port::{
-    ApplyError, AwaitError, By, ChatStore, Interest, Publish, Reach, RunContext, StoreError, Topic,
-    Watch,
+    ApplyError, By, ChatReader, ChatStore, Publish, Reach, RunContext, StoreError, Topic, Watch,
 };
 use musterbeat_core::run::{RunStatus, StopCause, Token};
-use tokio::time::{Instant, sleep_until};
 
 use crate::retry::Retry;
 
 pub use runs::ChatRuns;
+pub use wait::{AWAIT_TIMEOUT_MAX, AwaitTimes};
 
 /// Where chats meet the world.
 #[derive(Clone)]
 pub struct ChatPorts {
     /// Changes them.
     pub store: Arc<dyn ChatStore>,
+    /// Shows them.
+    pub reader: Arc<dyn ChatReader>,
     /// Tells of changes.
     pub publish: Arc<dyn Publish>,
     /// Learns of changes.
@@ -32,28 +34,13 @@ pub struct ChatPorts {
 
 impl ChatPorts {
     /// Meets the world through one store and one transport.
-    pub fn new(store: Arc<dyn ChatStore>, notices: Arc<impl Publish + Watch + 'static>) -> Self {
-        Self { store, publish: notices.clone(), watch: notices }
+    pub fn new(
+        store: Arc<impl ChatStore + ChatReader + 'static>,
+        notices: Arc<impl Publish + Watch + 'static>,
+    ) -> Self {
+        Self { store: store.clone(), reader: store, publish: notices.clone(), watch: notices }
     }
 }
-
-/// How long somebody waits for a chat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AwaitTimes {
-    /// For how long at most, when they do not say.
-    pub timeout: Duration,
-    /// How often they look, whatever notices say; half of it at least, by jitter.
-    pub poll: Duration,
-}
-
-impl Default for AwaitTimes {
-    fn default() -> Self {
-        Self { timeout: Duration::from_mins(5), poll: Duration::from_secs(5) }
-    }
-}
-
-/// Longest wait for a chat: who needs more waits again.
-pub const AWAIT_TIMEOUT_MAX: Duration = Duration::from_hours(1);
 
 /// Changes chats, and publishes each change after its commit. Clones share the ports.
 #[derive(Clone)]
@@ -94,7 +81,7 @@ impl Chats {
         chat: ChatId,
         reach: Reach,
         patch: ChatPatch,
-    ) -> Result<Option<Chat>, StoreError> {
+    ) -> Result<Option<Chat>, ApplyError> {
         let updated = self.ports.store.update(chat, reach, patch).await?;
         if let Some(chat) = &updated {
             self.ports.publish.publish(Topic::Owner, chat.owner.uuid());
@@ -104,49 +91,7 @@ impl Chats {
 
     /// Returns how a chat stands; see [`ChatStore::report`].
     pub async fn report(&self, chat: ChatId, reach: Reach) -> Result<Option<Report>, StoreError> {
-        self.ports.store.report(chat, reach).await
-    }
-
-    /// Waits until a chat has nothing to do, for `timeout` at most; returns how it stands then.
-    ///
-    /// No time, or none given, means the default; more than [`AWAIT_TIMEOUT_MAX`] is cut to it.
-    pub async fn wait(
-        &self,
-        chat: ChatId,
-        reach: Reach,
-        timeout: Option<Duration>,
-    ) -> Result<Report, AwaitError> {
-        let timeout = timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(self.awaits.timeout);
-        let deadline = Instant::now() + timeout.min(AWAIT_TIMEOUT_MAX);
-        let interest = Interest::One(chat.uuid());
-        // Before the first look: what happens after it leads to a notice.
-        let mut changes = self.ports.watch.watch(Topic::Chat, interest).await?;
-        loop {
-            let report = self.ports.store.report(chat, reach).await?;
-            let report = report.ok_or(AwaitError::NotFound)?;
-            if report.is_at_rest() || deadline <= Instant::now() {
-                return Ok(report);
-            }
-            let poll = self.awaits.poll.mul_f64(0.5 + rand::random::<f64>() / 2.0);
-            tokio::select! {
-                _ = changes.recv() => {}
-                () = sleep_until(deadline.min(Instant::now() + poll)) => {}
-            }
-        }
-    }
-
-    /// Waits as [`wait`](Self::wait) does, for a chat that descends from `ancestor`.
-    pub async fn wait_for_descendant(
-        &self,
-        ancestor: ChatId,
-        descendant: ChatId,
-        timeout: Option<Duration>,
-    ) -> Result<Report, AwaitError> {
-        let lineage = self.ports.store.ancestors(descendant).await?;
-        if !lineage.descends_from(ancestor) {
-            return Err(AwaitError::NotADescendant(descendant));
-        }
-        self.wait(descendant, Reach::Everything, timeout).await
+        self.ports.store.report(chat, reach, None).await
     }
 
     /// Sends an owner's write again until it is answered, which is harmless: it names its step.

@@ -64,7 +64,6 @@
 //! turn. A program whose server is killed is not told; it sees its pipes close.
 
 mod environment;
-mod group;
 mod lines;
 mod stderr;
 mod transcript;
@@ -82,19 +81,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use metrics::counter;
+use metrics::{Gauge, counter, gauge};
 use musterbeat_core::id::ChatId;
 use musterbeat_core::message::{CONTENT_BYTES_MAX, NewMessage};
 use musterbeat_core::port::{ChatContext, ChatRunner, ChatTurn, RunContext, TurnEnd};
-use nix::sys::signal::Signal;
+use musterbeat_process::{Group, Signal};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::time::{sleep, timeout};
 
-use self::group::Group;
 use self::stderr::ErrorLog;
 use self::transcript::{OutputError, Transcript};
-use crate::metrics::COMMAND_TURNS;
+use crate::metrics::{COMMAND_PROGRAMS, COMMAND_TURNS};
 
 /// Time that a turn may take by default: as long as a model with tools at work takes.
 pub const TIME_MAX: Duration = Duration::from_mins(10);
@@ -214,7 +212,7 @@ impl Command {
         context: &dyn RunContext,
     ) -> Result<TurnEnd, AnswerError> {
         if context.stopped().now_or_never().is_some() {
-            return Ok(TurnEnd::Stopped(None));
+            return Ok(TurnEnd::Stopped(vec![]));
         }
         let prompt = wire::prompt(&turn);
         // It may be large, and the program may take long.
@@ -232,7 +230,9 @@ impl Command {
         match wake {
             Wake::Stopped => {
                 program.stop().await;
-                Ok(TurnEnd::Stopped(transcript.partial()))
+                let partial = transcript.partial();
+                let partial = partial.map(|content| NewMessage::answer(content, turn.model));
+                Ok(TurnEnd::Stopped(partial.into_iter().collect()))
             }
             Wake::TimedOut => {
                 program.stop().await;
@@ -268,7 +268,9 @@ impl Command {
         let stdout = leader.stdout.take().expect(piped);
         let stderr = leader.stderr.take().expect(piped);
         let stderr = ErrorLog::new(chat, stderr, &self.limits);
-        Ok((Program { group, stdout, stderr, limits: self.limits }, stdin))
+        let program =
+            Program { group, stdout, stderr, limits: self.limits, _counted: Counted::begin() };
+        Ok((program, stdin))
     }
 }
 
@@ -278,6 +280,24 @@ struct Program {
     stdout: ChildStdout,
     stderr: ErrorLog<ChildStderr>,
     limits: CommandLimits,
+    _counted: Counted,
+}
+
+/// Counts a program among those that run, until it is dropped.
+struct Counted(Gauge);
+
+impl Counted {
+    fn begin() -> Self {
+        let running = gauge!(COMMAND_PROGRAMS.name);
+        running.increment(1);
+        Self(running)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.decrement(1);
+    }
 }
 
 impl Program {
@@ -287,7 +307,7 @@ impl Program {
         transcript: &mut Transcript,
         context: &dyn RunContext,
     ) -> Result<ExitStatus, AnswerError> {
-        let Self { group, stdout, stderr, limits } = self;
+        let Self { group, stdout, stderr, limits, .. } = self;
         let heard = transcript.listen(stdout, limits, context);
         let mut streams = pin!(async {
             let (heard, ()) = tokio::try_join!(heard, stderr.follow().map(Ok))?;
@@ -308,7 +328,7 @@ impl Program {
 
     /// Asks the group to end, and kills it after the grace or when nobody is left to have it.
     async fn stop(&mut self) {
-        let Self { group, stdout, stderr, limits } = self;
+        let Self { group, stdout, stderr, limits, .. } = self;
         if group.is_reaped() {
             return;
         }

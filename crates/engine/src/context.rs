@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_trait::async_trait;
 use musterbeat_core::id::{RunId, Step};
-use musterbeat_core::port::RunContext;
+use musterbeat_core::port::{RunContext, Waiting};
 use musterbeat_core::run::{Run, StopCause, Token};
 use tokio::sync::watch;
 
 use crate::parts::PartWriter;
 use crate::shutdown::Shutdown;
-use crate::worker::Tenure;
+use crate::worker::{RunWaits, Tenure};
 
 /// Why a run should stop, once it should.
 pub(crate) struct Stop(watch::Sender<Option<StopCause>>);
@@ -52,6 +52,7 @@ pub(crate) struct Context {
     claimed: Token,
     step: AtomicI64,
     parts: PartWriter,
+    waits: Arc<RunWaits>,
 }
 
 impl Context {
@@ -60,11 +61,12 @@ impl Context {
         stop: Arc<Stop>,
         tenure: Arc<Tenure>,
         parts: PartWriter,
+        waits: Arc<RunWaits>,
         shutdown: Shutdown,
     ) -> Self {
         parts.begin(run.token.fence, run.token.step);
         let step = AtomicI64::new(run.token.step.0);
-        Self { run: run.id, stop, tenure, shutdown, claimed: run.token, step, parts }
+        Self { run: run.id, stop, tenure, shutdown, claimed: run.token, step, parts, waits }
     }
 
     /// Returns the name of the run's next write.
@@ -107,5 +109,9 @@ impl RunContext for Context {
 
     fn part(&self, part: Vec<u8>) {
         self.parts.publish(&part);
+    }
+
+    fn waiting(&self) -> Waiting {
+        self.waits.begin()
     }
 }

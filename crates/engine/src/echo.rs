@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use musterbeat_core::message::{Content, Message, NewMessage, Part, Role};
+use musterbeat_core::message::{Content, Message, Model, NewMessage, Part, Role};
 use musterbeat_core::port::{ChatContext, ChatRunner, ChatTurn, TurnEnd};
 
 /// Answers with the words of the question, one by one.
@@ -23,16 +23,22 @@ impl ChatRunner for Echo {
             tokio::select! {
                 biased;
                 _ = context.stopped() => {
-                    let partial = (!said.is_empty()).then(|| Content::produced(&said));
-                    return TurnEnd::Stopped(partial);
+                    let partial = (!said.is_empty()).then(|| spoken(&said, turn.model));
+                    return TurnEnd::Stopped(partial.into_iter().collect());
                 }
                 () = tokio::time::sleep(self.pace) => {}
             }
             said.push_str(word);
             context.part(encoded(word));
         }
-        TurnEnd::Answer(vec![NewMessage::answer(Content::produced(&said), turn.model)])
+        // A wish that is for another runner has no words.
+        let answer = (!said.is_empty()).then(|| spoken(&said, turn.model));
+        TurnEnd::Answer(answer.into_iter().collect())
     }
+}
+
+fn spoken(said: &str, model: Option<Model>) -> NewMessage {
+    NewMessage::answer(Content::produced(said), model)
 }
 
 fn question(prompt: &[Message]) -> String {

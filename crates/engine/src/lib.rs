@@ -14,13 +14,17 @@ pub mod shutdown;
 pub mod parts;
 pub mod worker;
 
+pub mod activity;
 pub mod agents;
+pub mod builds;
 pub mod chat;
 pub mod command;
 pub mod echo;
 pub mod metadata;
+pub mod prebuild;
 pub mod refresh;
 pub mod runs;
+pub mod workspaces;
 
 pub mod lookup;
 pub mod metrics;

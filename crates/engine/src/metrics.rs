@@ -102,6 +102,17 @@ pub(crate) const RUNS_ENDED: Metric = counter(
 );
 pub(crate) const RUNS_OWNED: Metric =
     gauge("musterbeat_runs_owned", Unit::Count, &["kind"], "Runs that this worker works on.");
+pub(crate) const RUNS_WAITING: Metric = gauge(
+    "musterbeat_runs_waiting",
+    Unit::Count,
+    &["kind"],
+    "Runs of this worker that wait for others, and take no room of its capacity.",
+);
+pub(crate) const WAITS_BOUND_MET: Metric = counter(
+    "musterbeat_waits_bound_met_total",
+    &["kind"],
+    "Looks for work that left runs without ancestors to others: three times the capacity is owned.",
+);
 pub(crate) const WRITES_GIVEN_UP: Metric = counter(
     "musterbeat_run_writes_given_up_total",
     &["kind"],
@@ -139,6 +150,32 @@ pub(crate) const COMMAND_TURNS: Metric = counter(
     "Turns that the runner `command` ended: answered, failed or stopped.",
 );
 
+pub(crate) const ACTIVITY_PENDING: Metric = gauge(
+    "musterbeat_activity_pending",
+    Unit::Count,
+    &[],
+    "Workspaces and chats in which somebody worked, and of which that is not written yet.",
+);
+pub(crate) const ACTIVITY_WRITES: Metric = counter(
+    "musterbeat_activity_writes_total",
+    &[],
+    "Writes of where somebody works: one statement each.",
+);
+pub(crate) const ACTIVITY_WRITE_FAILURES: Metric = counter(
+    "musterbeat_activity_write_failures_total",
+    &[],
+    "Writes of where somebody works that failed; what they held is in the next one.",
+);
+pub(crate) const ACTIVITY_WORKSPACES: Metric = counter(
+    "musterbeat_activity_workspaces_total",
+    &[],
+    "Workspaces that such writes found, each time they did.",
+);
+pub(crate) const ACTIVITY_REFUSED: Metric = counter(
+    "musterbeat_activity_refused_total",
+    &[],
+    "Marks of activity that were lost since too many wait.",
+);
 pub(crate) const METADATA_PENDING: Metric = gauge(
     "musterbeat_metadata_pending",
     Unit::Count,
@@ -229,6 +266,128 @@ pub(crate) const REFRESH_WRITES_GIVEN_UP: Metric = counter(
     &[],
     "Branches whose state could not be written; they are stale again when their lease ends.",
 );
+pub(crate) const BUILDS_ENDED: Metric = counter(
+    "musterbeat_builds_ended_total",
+    &["transition", "outcome"],
+    "Builds that ended, by what they did and how.",
+);
+pub(crate) const BUILD_SECONDS: Metric = Metric {
+    name: "musterbeat_build_seconds",
+    kind: Kind::Histogram,
+    unit: Unit::Seconds,
+    labels: &["transition"],
+    help: "Time from a worker's taking a build to its end.",
+};
+pub(crate) const BUILD_LOG_LINES_LOST: Metric = counter(
+    "musterbeat_build_log_lines_lost_total",
+    &[],
+    "Lines of builds that could not be kept.",
+);
+pub(crate) const REPLACEMENTS: Metric = counter(
+    "musterbeat_replacements_total",
+    &["transition"],
+    "Things that a claim has to build anew, each of which makes it slower.",
+);
+pub(crate) const CLAIM_SECONDS: Metric = Metric {
+    name: "musterbeat_prebuild_claim_seconds",
+    kind: Kind::Histogram,
+    unit: Unit::Seconds,
+    labels: &[],
+    help: "Time that a claim of a prebuild takes, when one is ready.",
+};
+pub(crate) const PREBUILD_REFILL_SECONDS: Metric = Metric {
+    name: "musterbeat_prebuild_refill_seconds",
+    kind: Kind::Histogram,
+    unit: Unit::Seconds,
+    labels: &[],
+    help: "Time from the first claim to a pool's being full again.",
+};
+pub(crate) const PREBUILDS_CREATED: Metric = counter(
+    "musterbeat_prebuilds_created_total",
+    &["template_name", "preset_name"],
+    "Prebuilds that were ordered.",
+);
+pub(crate) const PREBUILDS_FAILED: Metric = counter(
+    "musterbeat_prebuilds_failed_total",
+    &["template_name", "preset_name"],
+    "Builds of prebuilds that failed.",
+);
+pub(crate) const PREBUILDS_CLAIMED: Metric = counter(
+    "musterbeat_prebuilds_claimed_total",
+    &["template_name", "preset_name"],
+    "Prebuilds that were claimed.",
+);
+pub(crate) const PREBUILDS_DESIRED: Metric = gauge(
+    "musterbeat_prebuilds_desired",
+    Unit::Count,
+    &["template_name", "preset_name"],
+    "Prebuilds that are wanted now; of whoever leads.",
+);
+pub(crate) const PREBUILDS_RUNNING: Metric = gauge(
+    "musterbeat_prebuilds_running",
+    Unit::Count,
+    &["template_name", "preset_name"],
+    "Prebuilds that are there, expired or not.",
+);
+pub(crate) const PREBUILDS_ELIGIBLE: Metric = gauge(
+    "musterbeat_prebuilds_eligible",
+    Unit::Count,
+    &["template_name", "preset_name"],
+    "Prebuilds that can be claimed.",
+);
+pub(crate) const PREBUILDS_OLDEST_SECONDS: Metric = gauge(
+    "musterbeat_prebuilds_oldest_seconds",
+    Unit::Seconds,
+    &["template_name", "preset_name"],
+    "Age of the oldest prebuild that can be claimed.",
+);
+pub(crate) const PRESETS_HARD_LIMITED: Metric = gauge(
+    "musterbeat_presets_hard_limited",
+    Unit::Count,
+    &["template_name", "preset_name"],
+    "Presets of which nothing is built any more, after failures.",
+);
+pub(crate) const PRESETS_VALIDATION_FAILED: Metric = gauge(
+    "musterbeat_presets_validation_failed",
+    Unit::Count,
+    &["template_name", "preset_name"],
+    "Presets of which nothing is built, since what they ask for is not valid.",
+);
+pub(crate) const PREBUILDS_PAUSED: Metric = gauge(
+    "musterbeat_prebuilds_paused",
+    Unit::Count,
+    &[],
+    "Whether the supply of pools is paused.",
+);
+pub(crate) const PREBUILDS_SNAPSHOT_SECONDS: Metric = gauge(
+    "musterbeat_prebuilds_snapshot_timestamp_seconds",
+    Unit::Seconds,
+    &[],
+    "When the pools were last looked at, since 1970.",
+);
+pub(crate) const RECONCILE_LEADS: Metric = gauge(
+    "musterbeat_reconcile_leads",
+    Unit::Count,
+    &[],
+    "Whether this process supplies the pools.",
+);
+pub(crate) const RECONCILE_SECONDS: Metric = Metric {
+    name: "musterbeat_reconcile_seconds",
+    kind: Kind::Histogram,
+    unit: Unit::Seconds,
+    labels: &[],
+    help: "Time from a look at all pools to the last order for them.",
+};
+pub(crate) const RECONCILE_ACTIONS: Metric = counter(
+    "musterbeat_reconcile_actions_total",
+    &["action"],
+    "Prebuilds that were ordered, deleted or taken back.",
+);
+pub(crate) const RECONCILE_FAILURES: Metric = counter(
+    "musterbeat_reconcile_failures_total",
+    &["step"],
+    "Steps of supplying pools that failed, and are tried again at the next look.",
+);
 
 /// Every metric of this crate.
 pub const METRICS: &[Metric] = &[
@@ -252,6 +411,8 @@ pub const METRICS: &[Metric] = &[
     RUNS_CLAIMED,
     RUNS_ENDED,
     RUNS_OWNED,
+    RUNS_WAITING,
+    WAITS_BOUND_MET,
     WRITES_GIVEN_UP,
     STREAM_READERS,
     STREAM_BUFFERED_BYTES,
@@ -260,6 +421,11 @@ pub const METRICS: &[Metric] = &[
     STREAM_RESYNCS,
     COMMAND_PROGRAMS,
     COMMAND_TURNS,
+    ACTIVITY_PENDING,
+    ACTIVITY_WRITES,
+    ACTIVITY_WRITE_FAILURES,
+    ACTIVITY_WORKSPACES,
+    ACTIVITY_REFUSED,
     METADATA_PENDING,
     METADATA_WRITTEN,
     METADATA_REFUSED,
@@ -276,4 +442,25 @@ pub const METRICS: &[Metric] = &[
     REFRESHED,
     REFRESH_SECONDS,
     REFRESH_WRITES_GIVEN_UP,
+    BUILDS_ENDED,
+    BUILD_SECONDS,
+    BUILD_LOG_LINES_LOST,
+    REPLACEMENTS,
+    CLAIM_SECONDS,
+    PREBUILD_REFILL_SECONDS,
+    PREBUILDS_CREATED,
+    PREBUILDS_FAILED,
+    PREBUILDS_CLAIMED,
+    PREBUILDS_DESIRED,
+    PREBUILDS_RUNNING,
+    PREBUILDS_ELIGIBLE,
+    PREBUILDS_OLDEST_SECONDS,
+    PRESETS_HARD_LIMITED,
+    PRESETS_VALIDATION_FAILED,
+    PREBUILDS_PAUSED,
+    PREBUILDS_SNAPSHOT_SECONDS,
+    RECONCILE_LEADS,
+    RECONCILE_SECONDS,
+    RECONCILE_ACTIONS,
+    RECONCILE_FAILURES,
 ];

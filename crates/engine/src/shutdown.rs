@@ -30,6 +30,11 @@ impl Shutdown {
         self.drain.cancelled().await;
     }
 
+    /// Returns what is cancelled when the end is asked for.
+    pub fn drain(&self) -> CancellationToken {
+        self.drain.clone()
+    }
+
     /// Waits until the end is asked for a second time.
     pub async fn urged(&self) {
         self.abort.cancelled().await;

@@ -7,9 +7,11 @@
 mod alarm;
 mod heart;
 mod lookout;
+mod places;
 mod pool;
 mod tenure;
 mod upkeep;
+mod waits;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +19,7 @@ use std::time::Duration;
 use musterbeat_core::id::WorkerId;
 use musterbeat_core::lease::LeaseTimes;
 use musterbeat_core::port::{
-    BeatStore, Clock, Lease, LeaseStore, Publish, RunQueue, RunStore, Runner, Topic, Watch,
+    BeatStore, Clock, Lease, LeaseStore, Publish, Room, RunQueue, RunStore, Runner, Topic, Watch,
 };
 use musterbeat_core::run::{ATTEMPTS_MAX, Run, RunKind, StopCause};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -34,6 +36,7 @@ use lookout::{Look, Lookout};
 use pool::{Pool, WentBack};
 pub(crate) use tenure::Tenure;
 use upkeep::{Upkeep, Wanted};
+pub(crate) use waits::RunWaits;
 
 /// Where a worker meets the world.
 #[derive(Clone)]
@@ -77,7 +80,10 @@ impl Ports {
 pub struct Serving {
     /// Who does the work.
     pub runner: Arc<dyn Runner>,
-    /// How many of its runs the worker owns at once, at most.
+    /// How many of its runs the worker has at work at once, beside those that wait for others.
+    ///
+    /// It owns four times as many and ten at most. More than it says are at work only when waits
+    /// end.
     pub capacity: usize,
 }
 
@@ -282,7 +288,7 @@ impl Worker {
             look = tokio::select! {
                 biased;
                 () = self.shutdown.requested() => false,
-                () = self.pool.finished() => self.pool.has_backlog(),
+                () = self.pool.freed() => self.pool.has_backlog(),
                 () = lookout.due(tenure) => true,
             };
         }
@@ -305,9 +311,9 @@ impl Worker {
         let kind = self.pool.kind(index);
         let mut found = false;
         loop {
-            let limit = self.pool.free(index).min(self.options.claim_batch);
-            self.pool.set_backlog(index, limit == 0);
-            if limit == 0 || self.shutdown.is_requested() {
+            let room = self.pool.room(index, self.options.claim_batch);
+            self.pool.set_backlog(index, room.runs == 0);
+            if room.runs == 0 || self.shutdown.is_requested() {
                 return Ok(Look { found, wait: None });
             }
             // What was locked has most likely been claimed since: to ask costs less than to claim.
@@ -317,10 +323,15 @@ impl Worker {
                     return Ok(Look { found, wait });
                 }
             }
-            match self.claim_batch(tenure, index, &kind, limit).await? {
+            match self.claim_batch(tenure, index, &kind, room).await? {
                 Claimed::Full => found = true,
                 Claimed::Short(count) => {
                     found |= 0 < count;
+                    if 0 < room.depth_min {
+                        // What else is ready is not for it, until it has other places.
+                        self.pool.set_backlog(index, true);
+                        return Ok(Look { found, wait: None });
+                    }
                     break;
                 }
                 Claimed::Nothing(wait) => return Ok(Look { found, wait: Some(wait) }),
@@ -346,10 +357,10 @@ impl Worker {
         tenure: &Arc<Tenure>,
         index: usize,
         kind: &RunKind,
-        limit: u32,
+        room: Room,
     ) -> Result<Claimed, WentBack> {
         let claim = tenure.claim_sent();
-        let answer = self.ports.runs.claim(tenure.worker(), kind, limit);
+        let answer = self.ports.runs.claim(tenure.worker(), kind, room);
         let Ok(answer) = timeout(CLAIM_TIMEOUT, answer).await else {
             metrics::counter!(CLAIM_TIMEOUTS.name, "kind" => kind.to_string()).increment(1);
             tracing::warn!(run.kind = %kind, "a claim was not answered in time");
@@ -370,7 +381,7 @@ impl Worker {
         let count = runs.len();
         self.pool.start(index, runs, tenure)?;
         drop(claim);
-        Ok(if alone || count == limit as usize { Claimed::Full } else { Claimed::Short(count) })
+        Ok(if alone || count == room.runs as usize { Claimed::Full } else { Claimed::Short(count) })
     }
 
     /// Waits for the runs; those that take too long, or all when urged, are stopped.

@@ -45,7 +45,6 @@
 //! ```
 
 mod environment;
-mod group;
 mod lines;
 mod log;
 
@@ -60,11 +59,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use musterbeat_core::build::{Build, Provisioned, Transition};
 use musterbeat_core::port::{BuildContext, ProvisionError, Provisioner};
-use nix::sys::signal::Signal;
+use musterbeat_process::{Group, Signal};
 use tokio::process::{ChildStderr, ChildStdout, Command};
 use tokio::time::{sleep, timeout};
 
-use self::group::Group;
 use self::lines::Lines;
 use self::log::{BuildLog, Stream};
 use crate::explain::explained;

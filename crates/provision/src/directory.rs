@@ -46,7 +46,7 @@ mod template;
 mod work;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,7 +63,7 @@ use self::lock::Lock;
 use self::places::Places;
 use self::work::Work;
 
-pub use self::error::CheckError;
+pub use self::error::{AddTemplateError, CheckError};
 
 /// Files of a template, at most, by default: a large tree of dependencies fits several times.
 pub const FILES_MAX: u64 = 1_000_000;
@@ -161,6 +161,21 @@ impl DirectoryProvisioner {
         }
         task.await
     }
+}
+
+/// Copies `folder` to the template `source` in `templates`, whole or not at all; it blocks.
+///
+/// A template that is there already is left as it is: prebuilds may be made of it at any moment.
+///
+/// # Errors
+/// What is wrong with the folder or the source, or that the template is there.
+pub fn add_template(
+    folder: &Path,
+    templates: &Path,
+    source: &str,
+    limits: DirectoryLimits,
+) -> Result<(), AddTemplateError> {
+    template::add(folder, templates, source, limits).map_err(AddTemplateError)
 }
 
 #[async_trait]

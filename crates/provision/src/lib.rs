@@ -11,7 +11,7 @@
 //!
 //! use musterbeat_core::build::Build;
 //! use musterbeat_core::port::{BuildContext, ProvisionError, Provisioner};
-//! use musterbeat_provision::{CheckError, DirectoryLimits, DirectoryProvisioner};
+//! use musterbeat_provision::{CheckError, DirectoryLimits, DirectoryProvisioner, add_template};
 //!
 //! # async fn example(build: Build, context: Arc<dyn BuildContext>) -> Result<(), CheckError> {
 //! let provisioner = DirectoryProvisioner {
@@ -39,4 +39,6 @@ pub mod directory;
 mod explain;
 
 pub use command::{CommandLimits, CommandProvisioner, Program};
-pub use directory::{CheckError, DirectoryLimits, DirectoryProvisioner};
+pub use directory::{
+    AddTemplateError, CheckError, DirectoryLimits, DirectoryProvisioner, add_template,
+};

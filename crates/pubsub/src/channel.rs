@@ -87,7 +87,8 @@ const fn shards(topic: Topic) -> u8 {
         | Topic::Token
         | Topic::Stale
         | Topic::Agent
-        | Topic::Definitions => 1,
+        | Topic::Definitions
+        | Topic::Pool => 1,
     }
 }
 
@@ -103,6 +104,7 @@ const fn number(topic: Topic) -> u8 {
         Topic::Stale => 6,
         Topic::Agent => 7,
         Topic::Definitions => 8,
+        Topic::Pool => 9,
     }
 }
 

@@ -4,7 +4,6 @@
 //! working folder and the environment, except variables that begin with `MUSTERBEAT_`: one of
 //! them is the agent's token. What it leaves behind in its group is killed.
 
-mod group;
 mod output;
 
 use std::ffi::OsString;
@@ -14,10 +13,10 @@ use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use musterbeat_process::Group;
 use tokio::process::Command;
 use tokio::time::{sleep, timeout};
 
-use self::group::Group;
 use self::output::Output;
 use crate::explain::explained;
 use crate::source::Reading;

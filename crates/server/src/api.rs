@@ -2,18 +2,24 @@
 
 mod actions;
 mod agents;
+mod builds;
 mod chats;
 mod diffs;
 mod events;
 mod family;
 mod feed;
 mod health;
+mod mcp;
 mod messages;
 mod metadata;
+mod models;
+mod presets;
 mod queue;
+mod templates;
 mod tokens;
 mod wire;
 mod workers;
+mod workspaces;
 
 pub(crate) use self::events::{FollowPorts, Followed, part_frame};
 pub(crate) use self::metadata::metadata_frame;
@@ -71,6 +77,7 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(messages::send, messages::list))
         .routes(routes!(messages::edit))
         .routes(routes!(actions::interrupt))
+        .routes(routes!(actions::compact))
         .routes(routes!(actions::archive))
         .routes(routes!(actions::unarchive))
         .routes(routes!(queue::list, queue::clear))
@@ -88,6 +95,26 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(metadata::define))
         .routes(routes!(metadata::report, metadata::read))
         .routes(routes!(metadata::follow))
+        .routes(routes!(models::list))
+        .routes(routes!(models::put, models::delete))
+        .routes(routes!(mcp::list))
+        .routes(routes!(templates::create, templates::list))
+        .routes(routes!(templates::read, templates::change, templates::delete))
+        .routes(routes!(templates::add_version, templates::versions))
+        .routes(routes!(presets::create, presets::list))
+        .routes(routes!(presets::read, presets::change, presets::delete))
+        .routes(routes!(presets::prebuilds))
+        .routes(routes!(presets::claim))
+        .routes(routes!(presets::pools))
+        .routes(routes!(presets::pause))
+        .routes(routes!(workspaces::create, workspaces::list))
+        .routes(routes!(workspaces::read, workspaces::delete))
+        .routes(routes!(workspaces::start))
+        .routes(routes!(workspaces::stop))
+        .routes(routes!(workspaces::builds))
+        .routes(routes!(builds::read))
+        .routes(routes!(builds::log))
+        .routes(routes!(builds::interrupt))
         .routes(routes!(tokens::create))
         .routes(routes!(tokens::revoke))
         .routes(routes!(workers::list));

@@ -9,7 +9,9 @@ use musterbeat_engine::agents::Agents;
 use musterbeat_engine::chat::Chats;
 use musterbeat_engine::parts::PartStreams;
 use musterbeat_engine::refresh::Refresher;
+use musterbeat_engine::runs::Runs;
 use musterbeat_engine::shutdown::Shutdown;
+use musterbeat_engine::workspaces::Workspaces;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent_tokens::AgentTokens;
@@ -17,6 +19,7 @@ use crate::api::Followed;
 use crate::cluster::Cluster;
 use crate::readiness::Readiness;
 use crate::revocation::Revocations;
+use crate::serve::AgentParts;
 
 /// The parts of a server that requests need. Clones share them.
 #[derive(Clone)]
@@ -30,6 +33,10 @@ pub(crate) struct App {
     pub(crate) parts: PartStreams,
     pub(crate) followed: Followed,
     pub(crate) agents: Agents,
+    pub(crate) workspaces: Workspaces,
+    pub(crate) runs: Runs,
+    /// None unless the runner is `agent`.
+    pub(crate) agent: Option<AgentParts>,
     pub(crate) agent_tokens: AgentTokens,
     pub(crate) revocations: Revocations,
     pub(crate) cluster: Cluster,

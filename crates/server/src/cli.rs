@@ -1,6 +1,9 @@
 //! The command line.
 
 mod agent;
+mod client;
+mod template;
+mod workspace;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -20,6 +23,8 @@ use tracing_subscriber::EnvFilter;
 use uuid::Uuid;
 
 use self::agent::AgentArgs;
+use self::template::TemplateArgs;
+use self::workspace::{BuildArgs, ClaimArgs, PoolArgs, WorkspaceArgs};
 use crate::database::Database;
 use crate::doctor;
 use crate::identity;
@@ -98,6 +103,16 @@ enum Command {
     Token(TokenArgs),
     /// Report metadata of this machine to a server; settings are not read.
     Agent(AgentArgs),
+    /// Add, list and delete what workspaces are built from.
+    Template(TemplateArgs),
+    /// Show how the pools of prebuilds stand, and change what is wanted.
+    Pool(PoolArgs),
+    /// Claim a prebuild: a workspace that is ready at once.
+    Claim(ClaimArgs),
+    /// List, make, start, stop and delete your workspaces.
+    Workspace(WorkspaceArgs),
+    /// Follow a build to its end, with what it says.
+    Build(BuildArgs),
 }
 
 #[derive(Debug, Args)]
@@ -148,9 +163,12 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     done
 }
 
+/// What is logged unless `MUSTERBEAT_LOG` says: of MCP, each connection's life is no rare event.
+const LOG: &str = "info,rmcp=warn";
+
 /// Logs to standard error; `MUSTERBEAT_LOG` filters, as `info` or `musterbeat_engine=debug`.
 fn init_log() -> anyhow::Result<()> {
-    let wish = std::env::var("MUSTERBEAT_LOG").unwrap_or_else(|_| "info".to_owned());
+    let wish = std::env::var("MUSTERBEAT_LOG").unwrap_or_else(|_| LOG.to_owned());
     let filter = EnvFilter::try_new(&wish)
         .with_context(|| format!("MUSTERBEAT_LOG is {wish:?}, which is no filter of the log"))?;
     tracing_subscriber::fmt()
@@ -169,6 +187,11 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => return examine(settings, &args).await,
         Command::Token(args) => token(&settings?, args).await?,
         Command::Agent(args) => agent::run(args).await?,
+        Command::Template(args) => template::run(args, settings).await?,
+        Command::Pool(args) => workspace::pool(args).await?,
+        Command::Claim(args) => workspace::claim(args).await?,
+        Command::Workspace(args) => workspace::workspace(args).await?,
+        Command::Build(args) => workspace::build(args).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -96,7 +96,10 @@ async fn connect(url: &str, settings: &Settings) -> anyhow::Result<(PgPool, PgSt
     let pool = musterbeat_db::connect(url, &limits).await?;
     musterbeat_db::migrate(&pool).await?;
     let caps = Caps { owner: settings.owner_running_max, deployment: settings.running_max };
-    let store = PgStore::new(pool.clone()).with_queue_max(settings.queue_max).with_chat_caps(caps);
+    let store = PgStore::new(pool.clone())
+        .with_queue_max(settings.queue_max)
+        .with_chat_caps(caps)
+        .with_subagents(settings.subagents());
     Ok((pool, store))
 }
 

@@ -108,9 +108,15 @@ pub const METRICS: &[Metric] = &[
     RELAY_DIALS,
 ];
 
-/// Buckets of times: from a fast statement to a long wait.
-const SECONDS: [f64; 14] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Buckets of times: from a fast statement to a model that thinks.
+const SECONDS: [f64; 16] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0,
+];
+
+/// Buckets of sizes: from a word to a whole library.
+const BYTES: [f64; 9] =
+    [64.0, 256.0, 1_024.0, 4_096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0];
 
 /// Installs the recorder of this process and describes every metric to it; once.
 ///
@@ -121,6 +127,9 @@ pub(crate) fn recorder() -> anyhow::Result<PrometheusHandle> {
     let installed = RECORDER.get_or_init(|| {
         let handle = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
+            .and_then(|builder| {
+                builder.set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), &BYTES)
+            })
             .and_then(PrometheusBuilder::install_recorder)
             .map_err(|error| error.to_string())?;
         describe_all();
@@ -133,6 +142,7 @@ pub(crate) fn recorder() -> anyhow::Result<PrometheusHandle> {
 /// Returns the metrics of all crates that this server wires.
 pub fn all() -> impl Iterator<Item = &'static Metric> {
     let crates = [
+        musterbeat_agent::metrics::METRICS,
         musterbeat_db::metrics::METRICS,
         musterbeat_engine::metrics::METRICS,
         musterbeat_git::metrics::METRICS,

@@ -1,5 +1,7 @@
 //! A server from start to end: database, notices, worker and HTTP.
 
+mod agent;
+mod provisioner;
 mod wiring;
 
 use std::net::SocketAddr;
@@ -16,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::agent::AgentParts;
 use self::wiring::Wiring;
 use crate::api;
 use crate::database::Database;
@@ -44,12 +47,14 @@ pub struct Server {
     shutdown: Shutdown,
     drain_timeout: Duration,
     database: Database,
+    /// None unless the runner is `agent`.
+    agent: Option<AgentParts>,
     notices: PgTransport,
     /// Cancelled when a task has ended without which the server is none.
     crippled: CancellationToken,
     worker: JoinHandle<()>,
-    /// Of event streams, of agents and of the refresher.
-    tasks: [JoinHandle<()>; 5],
+    /// Of event streams, of agents, of activity, of the refresher and of the reconciler.
+    tasks: Vec<JoinHandle<()>>,
     batcher: JoinHandle<()>,
     batcher_end: CancellationToken,
     http: JoinHandle<()>,
@@ -64,8 +69,7 @@ impl Server {
     /// # Errors
     /// Says what could not be started, and what to do; what had been started is stopped.
     pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Self> {
-        let answers = wiring::chosen(&settings);
-        Self::start_with_runner(settings, answers, shutdown).await
+        Self::start_with(settings, None, shutdown).await
     }
 
     /// Starts as [`start`](Self::start) does; `answers` takes the place of the runner in `settings`.
@@ -75,6 +79,14 @@ impl Server {
     pub async fn start_with_runner(
         settings: Settings,
         answers: Arc<dyn ChatRunner>,
+        shutdown: Shutdown,
+    ) -> anyhow::Result<Self> {
+        Self::start_with(settings, Some(answers), shutdown).await
+    }
+
+    async fn start_with(
+        settings: Settings,
+        answers: Option<Arc<dyn ChatRunner>>,
         shutdown: Shutdown,
     ) -> anyhow::Result<Self> {
         let metrics = metrics::recorder()?;
@@ -88,19 +100,22 @@ impl Server {
 
         let notices = wiring::transport(&settings, &database)?;
         let wiring = Wiring::of(&settings, &database, &notices, shutdown.clone())?;
-        let worker = wiring.worker(answers)?;
+        let worker = wiring.worker(answers.unwrap_or_else(|| wiring.runner()))?;
         let batcher = wiring.batcher();
         let app = wiring.app(&batcher, metrics.clone())?;
         let streams_end = wiring.streams_end.clone();
         let crippled = CancellationToken::new();
-        let tasks = [
+        let reconciler = wiring.reconciler()?;
+        let batcher_end = CancellationToken::new();
+        let tasks = vec![
             essential(app.followed.clone().run(), &crippled),
             essential(app.revocations.clone().run(streams_end.clone()), &crippled),
             essential(app.agents.clone().run(streams_end.clone()), &crippled),
             essential(app.agent_tokens.clone().run(streams_end.clone()), &crippled),
+            essential(wiring.activity.clone().run(batcher_end.clone()), &crippled),
             essential(app.refresher.clone().run(shutdown.clone()), &crippled),
+            essential(reconciler.run(shutdown.drain()), &crippled),
         ];
-        let batcher_end = CancellationToken::new();
         let batcher_ended = batcher_end.clone();
         // It says itself what it could not save.
         let batcher = async move {
@@ -119,6 +134,7 @@ impl Server {
             admin_token,
             shutdown,
             drain_timeout: settings.drain_timeout,
+            agent: wiring.agent.clone(),
             database,
             notices,
             worker: essential(worker.run(), &crippled),
@@ -180,6 +196,10 @@ impl Server {
         };
         // Followers see the end of the turns that the worker still finishes.
         let worked = joined(self.worker, patience).await.context("the worker did not end well");
+        if let Some(agent) = &self.agent {
+            // No turn is left that would call their tools.
+            agent.mcp.close().await;
+        }
         self.streams_end.cancel();
         self.http_end.cancel();
         // Connections that do not end in time are dropped with their runtime.

@@ -2,6 +2,10 @@
 //!
 //! An unknown key or a bad value is an error that names its source.
 
+mod agent;
+mod choices;
+mod secret;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -11,15 +15,27 @@ use std::time::Duration;
 use axum::http::Uri;
 use figment::providers::{Env, Format, Toml};
 use figment::{Figment, Provider};
+use musterbeat_agent::guard::GuardTimes;
+use musterbeat_agent::mcp::McpServer;
+use musterbeat_agent::providers::ProviderKind;
+use musterbeat_core::chat::SubagentPolicy;
 use musterbeat_core::invalid::Invalid;
 use musterbeat_core::lease::LeaseTimes;
+use musterbeat_core::prebuild::Limits;
 use musterbeat_embedded::Source;
 use musterbeat_engine::chat::AwaitTimes;
 use musterbeat_engine::metadata::MetadataOptions;
+use musterbeat_engine::prebuild;
 use musterbeat_engine::worker;
+use musterbeat_provision::CommandLimits;
 use musterbeat_pubsub::PgTransportOptions;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, de};
+
+pub use self::agent::{DEFAULT_PROVIDER, ProviderSettings};
+pub use self::choices::{GitHost, GitProviderKind, ProvisionerChoice, RunnerChoice};
+
+use self::secret::some_secret;
 
 /// File that is read when no other is named; it need not be there.
 pub const FILE: &str = "musterbeat.toml";
@@ -59,15 +75,76 @@ pub struct Settings {
     /// Where other replicas reach this one.
     pub advertise_url: Option<String>,
     /// What all replicas know and nobody else, to bring each other the parts of answers.
+    #[serde(deserialize_with = "some_secret")]
     pub cluster_secret: Option<SecretString>,
     /// Serve without tokens, on loopback only.
     pub dev: bool,
     /// Who answers chats.
     #[serde(deserialize_with = "from_text")]
     pub runner: RunnerChoice,
+    /// Where the model is that the runner `agent` asks by default.
+    pub model_url: Option<String>,
+    /// What speaks there.
+    pub model_kind: ProviderKind,
+    /// The key for it.
+    #[serde(deserialize_with = "some_secret")]
+    pub model_key: Option<SecretString>,
+    /// A file that holds the key for it.
+    pub model_key_file: Option<PathBuf>,
+    /// What it calls the model that chats get which name none.
+    pub model: Option<String>,
+    /// How many tokens that model's window holds; without it no history is summarised by itself.
+    pub model_context: Option<NonZeroU32>,
+    /// How long a model may take to begin an answer, before it is asked again.
+    #[serde(with = "humantime_serde")]
+    pub model_start_timeout: Duration,
+    /// How long it may then be silent.
+    #[serde(with = "humantime_serde")]
+    pub model_silence_timeout: Duration,
+    /// Further providers of models, for configurations that name them.
+    pub provider: Vec<ProviderSettings>,
+    /// Servers of tools.
+    pub mcp: Vec<McpServer>,
+    /// What precedes every history that the runner `agent` shows its model.
+    pub agent_instructions: Option<String>,
+    /// How deep a family of chats may be that a runner makes, unless its owner says; 0 for no
+    /// children.
+    pub subagent_depth_max: u32,
+    /// Children of one family that are at work at once, unless its owner says.
+    pub subagents_max: u32,
+    /// How deep an owner may have a family be, at most.
+    pub subagent_depth_limit: u32,
+    /// Children of one family that an owner may have at work at once, at most.
+    pub subagents_limit: u32,
     /// Time that the runner `echo` takes for a word.
     #[serde(with = "humantime_serde")]
     pub echo_pace: Duration,
+    /// Who carries out builds; by default folders with an own PostgreSQL, else nobody.
+    #[serde(deserialize_with = "some_from_text")]
+    pub provisioner: Option<ProvisionerChoice>,
+    /// Folder of the workspaces that are folders; by default `workspaces` in `data_dir`.
+    pub workspaces_dir: Option<PathBuf>,
+    /// Folder of their templates; by default `templates` in `data_dir`.
+    pub templates_dir: Option<PathBuf>,
+    /// Builds that this replica carries out at once.
+    pub build_capacity: NonZeroU32,
+    /// How long a program may take for a build.
+    #[serde(with = "humantime_serde")]
+    pub build_timeout: Duration,
+    /// Longest time between two looks at the pools of prebuilds.
+    #[serde(with = "humantime_serde")]
+    pub reconcile_interval: Duration,
+    /// Pause of a preset after a failed build; after several in a row, as many times as long.
+    #[serde(with = "humantime_serde")]
+    pub backoff_interval: Duration,
+    /// After what time failed builds are forgotten.
+    #[serde(with = "humantime_serde")]
+    pub backoff_lookback: Duration,
+    /// How long prebuilds that were deleted are remembered, with their builds and logs.
+    #[serde(with = "humantime_serde")]
+    pub prebuild_history: Duration,
+    /// Failed builds in a row after which a preset is given up; 0 for no end.
+    pub failure_hard_limit: u32,
     /// Chats that this replica answers at once.
     pub capacity: NonZeroU32,
     /// Runs taken by one claim.
@@ -133,60 +210,6 @@ pub struct Settings {
     pub rate_burst: NonZeroU32,
 }
 
-/// A host of branches, or a folder of repositories.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GitHost {
-    /// Which origins: the host's name, such as `github.com`, or a folder and all below it.
-    pub origin: String,
-    /// What tells of their branches.
-    pub provider: GitProviderKind,
-    /// Where its API is, if that does not follow from its name.
-    #[serde(default)]
-    pub api: Option<String>,
-    /// With which right it is asked.
-    #[serde(default)]
-    pub token: Option<SecretString>,
-    /// Whether to ask for reviews, which takes a further call for each pull request that changed.
-    #[serde(default)]
-    pub reviews: bool,
-}
-
-/// What tells of branches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GitProviderKind {
-    /// The REST API of GitHub, and of those that are compatible with it.
-    Github,
-    /// Repositories in a folder of this machine.
-    #[serde(rename = "local-git")]
-    Local,
-}
-
-/// Who answers chats.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RunnerChoice {
-    /// Says back what was asked; needs no key.
-    Echo,
-    /// Starts this program for each turn; a name without a slash is looked up in `PATH`.
-    Command(PathBuf),
-}
-
-impl FromStr for RunnerChoice {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.strip_prefix("command:") {
-            None if text == "echo" => Ok(Self::Echo),
-            None => Err(format!("{text:?} is no runner; there are `echo` and `command:PROGRAM`")),
-            Some(program) if program.trim().is_empty() => {
-                Err(format!("{text:?} names no program; write `command:` and its path"))
-            }
-            Some(program) => Ok(Self::Command(PathBuf::from(program))),
-        }
-    }
-}
-
 const fn number(value: u32) -> NonZeroU32 {
     NonZeroU32::new(value).expect("a default is not zero")
 }
@@ -202,8 +225,33 @@ impl Default for Settings {
             cluster_secret: None,
             dev: false,
             runner: RunnerChoice::Echo,
+            model_url: None,
+            model_kind: ProviderKind::default(),
+            model_key: None,
+            model_key_file: None,
+            model: None,
+            model_context: None,
+            model_start_timeout: GuardTimes::DEFAULT.first,
+            model_silence_timeout: GuardTimes::DEFAULT.silence,
+            provider: vec![],
+            mcp: vec![],
+            agent_instructions: None,
+            subagent_depth_max: SubagentPolicy::DEFAULT.default.depth_max,
+            subagents_max: SubagentPolicy::DEFAULT.default.at_work_max,
+            subagent_depth_limit: SubagentPolicy::DEFAULT.bound.depth_max,
+            subagents_limit: SubagentPolicy::DEFAULT.bound.at_work_max,
             // About the pace of a model, slow enough to see it stream.
             echo_pace: Duration::from_millis(50),
+            provisioner: None,
+            workspaces_dir: None,
+            templates_dir: None,
+            build_capacity: number(10),
+            build_timeout: CommandLimits::default().time_max,
+            reconcile_interval: prebuild::INTERVAL,
+            backoff_interval: Limits::DEFAULT.backoff_interval,
+            backoff_lookback: prebuild::LOOKBACK,
+            prebuild_history: prebuild::HISTORY,
+            failure_hard_limit: Limits::DEFAULT.failure_hard_limit.map_or(0, NonZeroU32::get),
             capacity: number(1_000),
             claim_batch: number(worker::CLAIM_BATCH),
             beat_interval: LeaseTimes::DEFAULT.beat_interval(),
@@ -289,6 +337,10 @@ impl Settings {
             ("await_timeout", self.await_timeout),
             ("await_poll", self.await_poll),
             ("metadata_flush_interval", self.metadata_flush_interval),
+            ("reconcile_interval", self.reconcile_interval),
+            ("build_timeout", self.build_timeout),
+            ("model_start_timeout", self.model_start_timeout),
+            ("model_silence_timeout", self.model_silence_timeout),
         ] {
             anyhow::ensure!(
                 time >= PATIENCE_MIN,
@@ -303,6 +355,7 @@ impl Settings {
         );
         self.lease_times()?;
         self.cluster_checked()?;
+        self.agent_checked()?;
         Ok(self)
     }
 
@@ -326,6 +379,27 @@ impl Settings {
         Ok(())
     }
 
+    /// Returns the folder of the workspaces that are folders.
+    pub fn workspaces_folder(&self) -> PathBuf {
+        self.workspaces_dir.clone().unwrap_or_else(|| self.data_dir.join("workspaces"))
+    }
+
+    /// Returns the folder of their templates.
+    pub fn templates_folder(&self) -> PathBuf {
+        self.templates_dir.clone().unwrap_or_else(|| self.data_dir.join("templates"))
+    }
+
+    /// Returns who carries out builds on this replica.
+    ///
+    /// Others may share its database, but only who has a PostgreSQL of its own is alone for sure.
+    pub fn provisioner(&self) -> ProvisionerChoice {
+        match &self.provisioner {
+            Some(chosen) => chosen.clone(),
+            None if self.database_url.is_none() => ProvisionerChoice::Directory,
+            None => ProvisionerChoice::None,
+        }
+    }
+
     /// Returns how often the worker beats and how long its lease lasts.
     ///
     /// # Errors
@@ -346,6 +420,14 @@ where
     D: Deserializer<'de>,
 {
     String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+}
+
+fn some_from_text<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: FromStr<Err: std::fmt::Display>,
+    D: Deserializer<'de>,
+{
+    from_text(deserializer).map(Some)
 }
 
 #[cfg(test)]

@@ -142,13 +142,13 @@ impl Meter {
 }
 
 /// Returns how many statements this database has executed, but for those that measure:
-/// nothing else speaks of what begins with `pg_`, except to notify.
+/// nothing else speaks of what begins with `pg_`, except to notify and to take a lock.
 async fn statements(conn: &mut PgConnection) -> Result<i64> {
     let query = r"
         select coalesce(sum(calls), 0)::bigint
         from pg_stat_statements
         where dbid = (select oid from pg_database where datname = current_database())
-          and (query not like '%pg\_%' or query like '%pg\_notify(%')
+          and (query not like '%pg\_%' or query like '%pg\_notify(%' or query like '%\_advisory\_%')
           and query !~* '^\s*checkpoint'";
     let calls = sqlx::query_scalar(query).fetch_one(conn).await;
     calls.context("failed to ask the server for its count of statements")

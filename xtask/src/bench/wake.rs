@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use comfy_table::{CellAlignment, Table, presets};
 use musterbeat_core::id::{OwnerId, RunId, WorkerId};
-use musterbeat_core::port::{RunQueue as _, RunStore as _};
+use musterbeat_core::port::{Room, RunQueue as _, RunStore as _};
 use musterbeat_core::run::{NewRun, RunKind};
 use musterbeat_db::{PgStore, PoolLimits};
 use musterbeat_testkit::TestDatabase;
@@ -109,7 +109,7 @@ impl Parts {
         let owner = OwnerId::new(Uuid::from_u128(1));
         self.store.submit(&NewRun { id, kind: self.kind.clone(), owner }).await?;
         let start = Instant::now();
-        let claimed = self.store.claim(self.worker, &self.kind, 1).await?;
+        let claimed = self.store.claim(self.worker, &self.kind, Room::of(1)).await?;
         let elapsed = start.elapsed();
         anyhow::ensure!(claimed.len() == 1, "a run that is pending was not claimed");
         let delete = sqlx::query("delete from runs where run_id = $1").bind(id.uuid());

@@ -9,6 +9,7 @@ use super::Output;
 /// Where metrics are declared, and what each part tells.
 const PARTS: &[(&str, &[Metric])] = &[
     ("Engine", musterbeat_engine::metrics::METRICS),
+    ("Agents", musterbeat_agent::metrics::METRICS),
     ("Notifications", musterbeat_pubsub::metrics::METRICS),
     ("Hosts of repositories", musterbeat_git::metrics::METRICS),
     ("Database", musterbeat_db::metrics::METRICS),

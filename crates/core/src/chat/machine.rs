@@ -1,5 +1,6 @@
 use std::mem;
 
+use super::refused::Refused;
 use crate::call::{self, OpenCall};
 use crate::id::{MessageId, QueuedId};
 use crate::message::{NewMessage, Role, Turn};
@@ -108,6 +109,20 @@ impl Event {
             Self::FinishError { .. } => "finish_error",
         }
     }
+
+    /// Encodes what it brings to the history, so that no transaction has to wait for that.
+    pub fn encode(&self) {
+        let (Self::Step(messages)
+        | Self::FinishTurn { answer: messages, .. }
+        | Self::FinishInterrupt { partial: messages }) = self
+        else {
+            // Of users: small, as their limits are.
+            return;
+        };
+        for message in messages {
+            message.content.encoded();
+        }
+    }
 }
 
 /// What to do with a turn that is sent while the chat is busy.
@@ -164,57 +179,6 @@ pub enum Write {
     Unqueue(QueuedId),
     /// Empties the queue.
     ClearQueue,
-}
-
-/// Why an event cannot happen to a chat as it stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// The chat is archived.
-    #[error("the chat is archived; unarchive it first")]
-    Archived,
-    /// The chat has a parent, and is archived with its root.
-    #[error("the chat has a parent; archive or unarchive the root of its family")]
-    IsChild,
-    /// An ancestor of the chat to create is archived.
-    #[error("the parent is archived; unarchive its family first")]
-    ParentArchived,
-    /// The chat to create would have too many ancestors.
-    #[error("the parent has {depth_max} ancestors, more are not allowed")]
-    TooDeep {
-        /// The bound that was met.
-        depth_max: usize,
-    },
-    /// The queue is full.
-    #[error(
-        "the chat's queue is full with {queue_max} turns; wait for one to finish or remove one"
-    )]
-    QueueFull {
-        /// The bound that was met.
-        queue_max: u32,
-    },
-    /// The history has no such message.
-    #[error("the chat has no such message")]
-    NoSuchMessage,
-    /// The message is not a user's.
-    #[error("only a user's message can be edited")]
-    NotAUserMessage,
-    /// The queue has no such turn.
-    #[error("the chat's queue has no such turn; it may have begun")]
-    NoSuchQueued,
-    /// An owner's message would follow a call that nobody has answered.
-    #[error("a call of a tool is open; answer it first")]
-    CallOpen,
-    /// An owner's message answers a call that is not open.
-    #[error("the answered call of a tool is not open")]
-    NoSuchCall,
-    /// The chat's status does not allow the event.
-    #[error("a chat that is {status} cannot {event}")]
-    NotNow {
-        /// Where the chat stands.
-        status: RunStatus,
-        /// What was to happen.
-        event: &'static str,
-    },
 }
 
 /// Decides what `event` does to a chat of which `facts` are known; `None` when it changes nothing.

@@ -1,3 +1,4 @@
+use super::limits::SubagentLimits;
 use crate::id::{ChatId, Fence, MessageId, OwnerId, Step, Version, WorkerId, WorkspaceId};
 use crate::invalid::{Invalid, check_text};
 use crate::message::{Message, Model, NewMessage, Queued, Turn};
@@ -26,10 +27,13 @@ impl Title {
         Ok(Self(title))
     }
 
-    /// Makes a title of the first words of what a chat was asked.
+    /// Makes a title of the first words of what a chat was asked; without words it is a fixed one.
     pub fn of_question(question: &str) -> Self {
         const CHARS_MAX: usize = 80;
         let words: Vec<&str> = question.split_whitespace().take(6).collect();
+        if words.is_empty() {
+            return Self("New chat".to_owned());
+        }
         Self(words.join(" ").chars().take(CHARS_MAX).collect())
     }
 
@@ -56,13 +60,38 @@ pub struct NewChat {
     pub preamble: Vec<NewMessage>,
     /// What is asked first; its model becomes the chat's, by default its parent's does.
     pub turn: Turn,
+    /// What its family may spawn; a child has none of its own.
+    pub limits: SubagentLimits,
+    /// Where it comes from.
+    pub origin: Origin,
 }
 
 impl NewChat {
     /// Makes a root of which nothing is known but whose it is and what is asked.
     pub fn new(id: ChatId, owner: OwnerId, title: Title, turn: Turn) -> Self {
-        Self { id, owner, parent: None, workspace: None, title, preamble: vec![], turn }
+        Self {
+            id,
+            owner,
+            parent: None,
+            workspace: None,
+            title,
+            preamble: vec![],
+            turn,
+            limits: SubagentLimits::default(),
+            origin: Origin::Asked,
+        }
     }
+}
+
+/// Where a chat comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// A user asked for it.
+    #[default]
+    Asked,
+    /// Its parent spawned it while at work: the limits of its family hold, and it does not wait
+    /// behind what else its owner has pending.
+    Spawned,
 }
 
 /// A chat as its readers see it.
@@ -86,6 +115,8 @@ pub struct Chat {
     pub archived: bool,
     /// Up to which message its user has read it.
     pub last_read: Option<MessageId>,
+    /// What its owner allows its family to spawn; nothing for a child, which its root's govern.
+    pub limits: SubagentLimits,
     /// Where its run stands.
     pub status: RunStatus,
     /// Why it stands in `Error`.
@@ -159,6 +190,26 @@ pub struct ChatPatch {
     pub workspace: Option<Option<WorkspaceId>>,
     /// Up to which message its user has read it; it never moves back.
     pub last_read: Option<MessageId>,
+    /// How many ancestors a chat that its family spawns may have; `Some(None)` leaves it to the
+    /// deployment.
+    pub subagent_depth_max: Option<Option<u32>>,
+    /// How many subagents of its family may be at work at once; `Some(None)` as before.
+    pub subagents_max: Option<Option<u32>>,
+}
+
+impl ChatPatch {
+    /// Returns the limits that are set, those that stay among the others as if they were unset.
+    pub fn limits(&self) -> SubagentLimits {
+        SubagentLimits {
+            depth_max: self.subagent_depth_max.flatten(),
+            at_work_max: self.subagents_max.flatten(),
+        }
+    }
+
+    /// Says whether limits of subagents change, which a child has none of.
+    pub const fn moves_limits(&self) -> bool {
+        self.subagent_depth_max.is_some() || self.subagents_max.is_some()
+    }
 }
 
 /// What an applied event led to.

@@ -4,7 +4,8 @@
 
 use std::fmt;
 
-use super::machine::{Effects, Event, Facts, Named, Refused, WhenBusy, Write, decide};
+use super::Refused;
+use super::machine::{Effects, Event, Facts, Named, WhenBusy, Write, decide};
 use crate::call::OpenCall;
 use crate::id::{MessageId, QueuedId};
 use crate::message::{Content, NewMessage, Role, Turn};

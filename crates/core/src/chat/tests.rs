@@ -129,6 +129,31 @@ fn owner_may_not_leave_a_call_behind() {
     assert_eq!(decide(&running, wrong, QUEUE_MAX), Err(Refused::NoSuchCall));
 }
 
+/// As a step is cut short in the midst of its tools.
+#[test]
+fn interrupted_turn_keeps_its_calls_and_the_results_that_were_there() {
+    let calls = said(Role::Assistant, ["a", "b", "c"].map(called).to_vec());
+    let result = Part::ToolResult { id: "b".into(), output: "found".into(), is_error: false };
+    let results = said(Role::Tool, vec![result]);
+    let partial = vec![calls.clone(), results.clone()];
+    let interrupted = crate::call::answers(["a", "c"].map(open), "interrupted");
+    let kept = Write::Append(vec![calls.clone(), results.clone(), interrupted.clone()]);
+    for queued in [false, true] {
+        let state = State { queued, ..state(RunStatus::Interrupting) };
+        let event = Event::FinishInterrupt { partial: partial.clone() };
+        let effects = decide(&state.facts(1), event, QUEUE_MAX).unwrap().unwrap();
+        let mut expected = vec![kept.clone()];
+        expected.extend(queued.then_some(Write::PromoteHead));
+        assert_eq!(effects.writes, expected);
+    }
+    // Calls that an earlier step left open come first, so that each answer follows its call.
+    let facts = Facts { open: vec![open("z")], ..state(RunStatus::Interrupting).facts(0) };
+    let event = Event::FinishInterrupt { partial };
+    let effects = decide(&facts, event, QUEUE_MAX).unwrap().unwrap();
+    let earlier = crate::call::answers([open("z")], "interrupted");
+    assert_eq!(effects.writes, [Write::Append(vec![earlier, calls, results, interrupted])]);
+}
+
 #[test]
 fn overlong_error_is_cut_on_a_character() {
     let event = Event::FinishError { error: "ü\0".repeat(ERROR_BYTES_MAX) };
@@ -140,6 +165,8 @@ fn overlong_error_is_cut_on_a_character() {
 
 #[test]
 fn title_of_a_question_is_its_first_words() {
+    assert_eq!(Title::of_question(" \n ").as_str(), "New chat");
+    assert_eq!(Title::of_question("a b").as_str(), "a b");
     assert_eq!(Title::of_question("  a b\nc d e f g").as_str(), "a b c d e f");
     assert_eq!(Title::of_question(&"x".repeat(100)).as_str().len(), 80);
 }
@@ -159,6 +186,14 @@ fn event(happening: Happening, answer: Vec<NewMessage>) -> Option<Event> {
 
 fn state(status: RunStatus) -> State {
     State { status, stop: false, queued: false, archived: false }
+}
+
+fn said(role: Role, parts: Vec<Part>) -> NewMessage {
+    NewMessage { role, ..NewMessage::answer(Content::stored(parts), None) }
+}
+
+fn called(id: &str) -> Part {
+    Part::ToolCall { id: id.into(), name: "read".into(), input: serde_json::Value::Null }
 }
 
 fn open(id: &str) -> OpenCall {

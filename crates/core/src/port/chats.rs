@@ -3,7 +3,7 @@ use async_trait::async_trait;
 use super::{Reach, StoreError};
 use crate::chat::{Applied, Changes, Chat, ChatPatch, Event, NewChat, Refused, Report};
 use crate::diff::ChatDiff;
-use crate::id::{ChatId, OwnerId, Version};
+use crate::id::{ChatId, OwnerId, RunId, Version};
 use crate::lineage::Lineage;
 use crate::message::{Message, Queued};
 use crate::page::{Cursor, Limit};
@@ -15,8 +15,9 @@ use crate::run::Token;
 pub trait ChatStore: Send + Sync {
     /// Creates a chat with its first turn, pending.
     ///
-    /// A child's parent must be within `reach`, and the child inherits its owner. Repeated with
-    /// the same id it changes nothing and returns the chat as it stands, if that is within reach.
+    /// A child's parent must be within `reach`, and the child inherits its owner. One that its
+    /// parent spawns is refused when the limits of the family are met. Repeated with the same id
+    /// it changes nothing and returns the chat as it stands, if that is within reach.
     async fn create(&self, chat: NewChat, reach: Reach) -> Result<Applied, ApplyError>;
 
     /// Applies `event` to a chat: locks its run, decides, writes, commits.
@@ -26,24 +27,52 @@ pub trait ChatStore: Send + Sync {
 
     /// Changes what is no history; `None` when the chat is not there or out of reach.
     ///
-    /// It neither locks the chat's run nor moves its version.
+    /// It neither locks the chat's run nor moves its version. Limits of a child are refused.
     async fn update(
         &self,
         chat: ChatId,
         reach: Reach,
         patch: ChatPatch,
-    ) -> Result<Option<Chat>, StoreError>;
+    ) -> Result<Option<Chat>, ApplyError>;
 
-    /// Returns the history as a model should see it, oldest first.
-    ///
-    /// It begins at the newest summary, if there is one, with the system messages before it.
-    async fn prompt(&self, chat: ChatId) -> Result<Vec<Message>, StoreError>;
+    /// Returns the history as a model should see it, and where the chat stands in its family.
+    async fn prompt(&self, chat: ChatId) -> Result<Prompt, StoreError>;
 
     /// Returns how a chat stands, for those who wait for its end.
-    async fn report(&self, chat: ChatId, reach: Reach) -> Result<Option<Report>, StoreError>;
+    ///
+    /// When it is not at rest, `waiter` is from then on no longer at work for the caps of chats,
+    /// until its owner's next write; so what it waits for has room.
+    async fn report(
+        &self,
+        chat: ChatId,
+        reach: Reach,
+        waiter: Option<Waiter>,
+    ) -> Result<Option<Report>, StoreError>;
 
     /// Returns a chat's ancestors, in one statement that no cycle holds up.
     async fn ancestors(&self, chat: ChatId) -> Result<Lineage, StoreError>;
+}
+
+/// What a turn of a chat begins with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prompt {
+    /// The history, oldest first.
+    ///
+    /// It begins at the newest summary, if there is one, with the system messages before it.
+    pub messages: Vec<Message>,
+    /// How many ancestors the chat has.
+    pub depth: usize,
+    /// Whether the limits of its family allow a chat of this depth to spawn others.
+    pub may_spawn: bool,
+}
+
+/// A run that waits for a chat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiter {
+    /// Which run.
+    pub run: RunId,
+    /// Names its owner; the step does not matter.
+    pub token: Token,
 }
 
 /// Shows chats to those who may see them: what is out of reach is not there.
@@ -133,6 +162,10 @@ impl FeedPage {
 pub enum By {
     /// A user, within reach.
     User(Reach),
+    /// A run of an ancestor of the chat, whose lineage was checked.
+    ///
+    /// What it makes pending does not wait behind what else the owner has pending.
+    Ancestor,
     /// The worker that owns its run.
     Owner(Token),
 }
@@ -156,6 +189,9 @@ pub enum ApplyError {
     /// There is no such chat within the caller's reach.
     #[error("there is no such chat")]
     NotFound,
+    /// There is no such workspace of the chat's owner.
+    #[error("the chat's owner has no such workspace")]
+    NoWorkspace,
     /// Somebody else owns the chat's run, or nobody does.
     #[error("the chat's run is owned by somebody else")]
     Fenced,

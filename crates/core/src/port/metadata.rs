@@ -107,6 +107,8 @@ pub struct Agent {
 pub struct AgentFacts {
     /// Whose it is.
     pub owner: OwnerId,
+    /// Of which workspace it reports.
+    pub workspace: Option<WorkspaceId>,
     /// Counts the changes of its definitions.
     pub version: DefinitionsVersion,
     /// What it is to report; shared, since it is looked at with each report.

@@ -27,12 +27,15 @@ pub enum Topic {
     Agent,
     /// What an agent is to report changed, or it is gone; the id is the agent's.
     Definitions,
+    /// A preset's prebuilds were claimed or failed, or what is wanted of it changed; the id is the
+    /// preset's, or its template's.
+    Pool,
 }
 
 impl Topic {
     /// Every topic, in the order in which changes that wait together are told: whoever hears that
     /// a run was claimed and is pending again must hear the latter last.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Claimed,
         Self::Pending,
         Self::Stop,
@@ -42,6 +45,7 @@ impl Topic {
         Self::Stale,
         Self::Agent,
         Self::Definitions,
+        Self::Pool,
     ];
 
     /// Returns the word that metrics use.
@@ -56,6 +60,7 @@ impl Topic {
             Self::Stale => "stale",
             Self::Agent => "agent",
             Self::Definitions => "definitions",
+            Self::Pool => "pool",
         }
     }
 }

@@ -1,12 +1,8 @@
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{StoreError, WatchError};
-use crate::chat::{Refused, Report};
-use crate::id::{ChatId, OwnerId, RunId, Step};
-use crate::message::{Content, Message, Model, NewMessage};
+use crate::id::{OwnerId, RunId, Step};
 use crate::run::{Outcome, Run, RunKind, StopCause};
 
 /// Does the work of one kind of run.
@@ -60,98 +56,26 @@ pub trait RunContext: Send + Sync {
     ///
     /// Pieces live in memory only. The stored message is the truth.
     fn part(&self, part: Vec<u8>);
-}
 
-/// Answers one turn of a chat.
-#[cfg_attr(feature = "mock", mockall::automock)]
-#[async_trait]
-pub trait ChatRunner: Send + Sync {
-    /// Answers what `turn` asks.
+    /// Counts the run as waiting for another until what is returned is dropped.
     ///
-    /// The same rules hold as for [`Runner::run`].
-    async fn turn(&self, turn: ChatTurn, context: Arc<dyn ChatContext>) -> TurnEnd;
+    /// A run that waits takes no room of its worker's capacity, so what it waits for can be
+    /// claimed. It may be counted several times at once. Without a worker nobody counts.
+    fn waiting(&self) -> Waiting {
+        Waiting::default()
+    }
 }
 
-/// What a [`ChatRunner`] is given beside what every runner is; implemented by the engine.
-#[async_trait]
-pub trait ChatContext: RunContext {
-    /// Stores messages in the midst of a turn, which goes on; they are seen at once.
-    ///
-    /// It is sent again until storage answers, and goes on when the future is dropped. Parts
-    /// published before it belong to it.
-    async fn step(&self, messages: Vec<NewMessage>) -> Result<(), StepError>;
-
-    /// Waits until `descendant` of this chat has nothing to do, for `timeout` at most, and returns
-    /// how it stands then.
-    async fn await_chat(
-        &self,
-        descendant: ChatId,
-        timeout: Option<Duration>,
-    ) -> Result<Report, AwaitError>;
+/// A run's wait for another; over when it is dropped.
+#[derive(Default)]
+#[must_use = "the wait is over when it is dropped"]
+pub struct Waiting {
+    _counted: Option<Box<dyn Send + Sync>>,
 }
 
-/// A step was not stored.
-#[derive(Debug, thiserror::Error)]
-pub enum StepError {
-    /// Somebody else owns the run: end the turn.
-    #[error("the chat's run is owned by somebody else")]
-    Fenced,
-    /// The messages do not fit the history.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// There are too many of them.
-    #[error("a step has {count} messages, at most {max} are allowed")]
-    TooMany {
-        /// How many there were.
-        count: usize,
-        /// The bound.
-        max: usize,
-    },
-    /// Storage failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// A chat was not waited for, or not to its end.
-#[derive(Debug, thiserror::Error)]
-pub enum AwaitError {
-    /// It is not there.
-    #[error("there is no such chat")]
-    NotFound,
-    /// It does not descend from the chat that would wait.
-    #[error("chat {0} is no descendant of the chat that waits for it")]
-    NotADescendant(ChatId),
-    /// The chat that waits has to stop.
-    #[error("the wait was stopped: {}", .0.as_str())]
-    Stopped(StopCause),
-    /// Changes cannot be watched.
-    #[error(transparent)]
-    Watch(#[from] WatchError),
-    /// Storage failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// One turn of a chat, for a [`ChatRunner`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChatTurn {
-    /// The chat.
-    pub chat: ChatId,
-    /// Whose it is.
-    pub owner: OwnerId,
-    /// The model to answer with.
-    pub model: Option<Model>,
-    /// The history as a model should see it, oldest first; its end is what is asked.
-    pub prompt: Vec<Message>,
-}
-
-/// How a turn of a chat ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TurnEnd {
-    /// With these messages.
-    Answer(Vec<NewMessage>),
-    /// In an error, for the user to read.
-    Failed(String),
-    /// It stopped as it was asked to, with what it had by then.
-    Stopped(Option<Content>),
+impl Waiting {
+    /// Makes a wait whose end is the drop of `counted`.
+    pub fn new(counted: impl Send + Sync + 'static) -> Self {
+        Self { _counted: Some(Box::new(counted)) }
+    }
 }

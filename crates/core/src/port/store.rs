@@ -121,14 +121,15 @@ pub struct Lease {
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait RunStore: Send + Sync {
-    /// Makes `worker` the owner of up to `limit` pending runs of `kind`; fair between owners.
+    /// Makes `worker` the owner of pending runs of `kind` that it has `room` for; fair between
+    /// owners.
     ///
     /// Nothing is claimed for a worker without a lease. No run is given to two workers.
     async fn claim(
         &self,
         worker: WorkerId,
         kind: &RunKind,
-        limit: u32,
+        room: Room,
     ) -> Result<Vec<Run>, StoreError>;
 
     /// Returns how long until a run of `kind` is ready, zero when one is; none is pending: `None`.
@@ -154,6 +155,24 @@ pub trait RunStore: Send + Sync {
 
     /// Returns owned runs whose stamp is older than `before`, or that have none; 1,000 at most.
     async fn stale_runs(&self, before: Timestamp) -> Result<Vec<RunId>, StoreError>;
+}
+
+/// What a worker has room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// How many runs.
+    pub runs: u32,
+    /// How many ancestors each has at least.
+    ///
+    /// Who has none may wait for all that descend from it, so the last places are for these.
+    pub depth_min: u32,
+}
+
+impl Room {
+    /// Returns room for so many runs, whatever they descend from.
+    pub const fn of(runs: u32) -> Self {
+        Self { runs, depth_min: 0 }
+    }
 }
 
 /// Takes runs in, for those who ask for work of a kind of their own.

@@ -6,6 +6,7 @@ use chrono::{DateTime, Datelike as _, NaiveDate, TimeDelta, Timelike as _};
 use chrono_tz::Tz;
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
+use serde::{Deserialize, Serialize};
 
 use crate::invalid::{Invalid, check_text};
 use crate::timestamp::Timestamp;
@@ -23,11 +24,12 @@ const DAYS_LOOKED_AT: i64 = 28 * 365 + 7;
 pub const DESIRED_MAX: u32 = 1_000;
 
 /// A schedule as it is written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScheduleInput {
     /// Five fields, of which the first is `*`: the hours and days in which it holds.
     pub cron: String,
     /// How many prebuilds are wanted then.
+    #[serde(rename = "desired_instances")]
     pub desired: u32,
 }
 

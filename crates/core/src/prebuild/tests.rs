@@ -31,8 +31,8 @@ fn preset() -> PresetSnapshot {
         expired: 0,
         starting: 0,
         pending: 0,
-        stopping: 0,
         deleting: 0,
+        failed: 0,
         failures: Failures::default(),
     }
 }
@@ -145,7 +145,7 @@ fn any_snapshot() -> impl Strategy<Value = PresetSnapshot> {
     let counts = prop::array::uniform7(0_u32..3);
     (any::<bool>(), 0_u32..4, counts, 0_u32..5, 0_u64..1_000, 0..3_u8).prop_map(
         |(is_active, desired, counts, in_a_row, last, health)| {
-            let [running, expired, starting, pending, stopping, deleting, eligible] = counts;
+            let [running, expired, starting, pending, deleting, failed, eligible] = counts;
             PresetSnapshot {
                 is_active,
                 desired,
@@ -154,8 +154,8 @@ fn any_snapshot() -> impl Strategy<Value = PresetSnapshot> {
                 expired,
                 starting: starting + pending,
                 pending,
-                stopping,
                 deleting,
+                failed,
                 health: [Health::Healthy, Health::HardLimited, Health::ValidationFailed]
                     [usize::from(health)],
                 failures: match in_a_row {

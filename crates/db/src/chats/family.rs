@@ -1,6 +1,6 @@
 //! Parents, children, and what is done to a whole family.
 
-use musterbeat_core::chat::Chat;
+use musterbeat_core::chat::{Chat, SubagentLimits};
 use musterbeat_core::id::{ChatId, OwnerId, WorkspaceId};
 use musterbeat_core::lineage::{DEPTH_MAX, Lineage};
 use musterbeat_core::message::Model;
@@ -9,7 +9,7 @@ use musterbeat_core::timestamp::Timestamp;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{select_chats, stored_model};
+use super::{select_chats, stored_limits, stored_model};
 use crate::row::StatusColumn;
 use crate::runs::owner_of;
 
@@ -28,6 +28,8 @@ pub struct Parent {
     pub model: Option<Model>,
     /// Whether parent or root were put away.
     pub archived: bool,
+    /// What the root allows its family.
+    pub limits: SubagentLimits,
 }
 
 /// Returns what a child would take from a chat, `None` when that is not there or out of reach.
@@ -42,7 +44,9 @@ pub async fn parent(
         r#"
             select parent.owner_id, coalesce(parent.root_id, parent.id) as "root_id!",
                    parent.workspace_id, parent.model,
-                   parent.archived or coalesce(root.archived, false) as "archived!"
+                   parent.archived or coalesce(root.archived, false) as "archived!",
+                   coalesce(root.subagent_depth_max, parent.subagent_depth_max) as depth_max,
+                   coalesce(root.subagents_max, parent.subagents_max) as at_work_max
             from chats as parent
             left join chats as root on root.id = parent.root_id
             where parent.id = $1
@@ -60,6 +64,7 @@ pub async fn parent(
         workspace: row.workspace_id.map(WorkspaceId::new),
         model: row.model.and_then(stored_model),
         archived: row.archived,
+        limits: stored_limits(row.depth_max, row.at_work_max),
     }))
 }
 

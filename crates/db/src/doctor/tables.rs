@@ -21,6 +21,8 @@ const TABLES: &[(&str, &[&str])] = &[
     ),
     ("agent_metadata_definitions", &[]),
     ("agents", &[]),
+    ("build_logs", &[]),
+    ("builds", &[]),
     (
         "chat_diff_statuses",
         &[
@@ -33,6 +35,24 @@ const TABLES: &[(&str, &[&str])] = &[
     ("chat_queued_messages", &[]),
     ("chats", &[]),
     ("git_host_limits", &[]),
+    ("model_configs", &[]),
+    ("prebuild_settings", &[]),
+    (
+        "prebuilds",
+        &[
+            "autovacuum_vacuum_scale_factor=0.02",
+            "autovacuum_vacuum_threshold=500",
+            "fillfactor=70",
+        ],
+    ),
+    (
+        "presets",
+        &[
+            "autovacuum_vacuum_scale_factor=0.02",
+            "autovacuum_vacuum_threshold=500",
+            "fillfactor=80",
+        ],
+    ),
     (
         "run_heartbeats",
         &[
@@ -49,8 +69,18 @@ const TABLES: &[(&str, &[&str])] = &[
             "fillfactor=70",
         ],
     ),
+    ("template_versions", &[]),
+    ("templates", &[]),
     ("tokens", &[]),
     ("worker_leases", &["autovacuum_vacuum_threshold=1000", "fillfactor=50"]),
+    (
+        "workspaces",
+        &[
+            "autovacuum_vacuum_scale_factor=0.02",
+            "autovacuum_vacuum_threshold=500",
+            "fillfactor=80",
+        ],
+    ),
 ];
 
 pub(super) async fn storage(session: &mut Session) -> Result<Verdict, Failure> {

@@ -8,7 +8,7 @@ use musterbeat_core::run::{RunKind, RunState};
 use musterbeat_core::timestamp::Timestamp;
 use sqlx::PgConnection;
 
-use super::{known_kind, owner_of};
+use super::{Descent, Rank, known_kind, owner_of, stored_depth};
 use crate::row::StatusColumn;
 
 /// Adds a run that is ready; returns false, changing nothing, when its id is taken.
@@ -19,14 +19,29 @@ pub async fn insert(
     owner: OwnerId,
     now: Option<Timestamp>,
 ) -> sqlx::Result<bool> {
+    insert_within(conn, run, kind, owner, Descent::default(), now).await
+}
+
+/// Adds a run as [`insert`] does, as a member of a family.
+pub async fn insert_within(
+    conn: &mut PgConnection,
+    run: RunId,
+    kind: &RunKind,
+    owner: OwnerId,
+    descent: Descent,
+    now: Option<Timestamp>,
+) -> sqlx::Result<bool> {
     let done = sqlx::query!(
         r#"
-            insert into runs (run_id, kind, status, owner_id, version, ready_at, round)
+            insert into runs
+                (run_id, kind, status, owner_id, family_id, depth, version, ready_at, round)
             values (
-                $1, $2, 'pending', $3, 1, coalesce($4::timestamptz, now()),
+                $1, $2, 'pending', $3, $5, $7, 1, coalesce($4::timestamptz, now()),
                 greatest(
-                    (select max(own.round) + 1 from runs as own
-                     where own.kind = $2 and own.owner_id = $3 and own.status = 'pending'),
+                    case when not $6 then
+                        (select max(own.round) + 1 from runs as own
+                         where own.kind = $2 and own.owner_id = $3 and own.status = 'pending')
+                    end,
                     (select min(head.round) from runs as head
                      where head.kind = $2 and head.status = 'pending'),
                     0
@@ -38,10 +53,33 @@ pub async fn insert(
         kind.as_str(),
         owner.uuid(),
         now.map(Timestamp::time),
+        descent.family.map(RunId::uuid),
+        descent.rank == Rank::Head,
+        stored_depth(descent.depth),
     )
     .execute(conn)
     .await?;
     Ok(done.rows_affected() == 1)
+}
+
+/// Counts the members of a family that are at work or wait for a worker, but for the one that all
+/// descend from; up to `max` of them.
+pub async fn at_work(conn: &mut PgConnection, family: RunId, max: u32) -> sqlx::Result<u64> {
+    let count = sqlx::query_scalar!(
+        r#"
+            select count(*) as "count!"
+            from (
+                select from runs
+                where family_id = $1 and status in ('pending', 'running', 'interrupting')
+                limit $2
+            ) as at_work
+        "#,
+        family.uuid(),
+        i64::from(max),
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(count.cast_unsigned())
 }
 
 /// Returns how long until a run of `kind` is ready, `None` when none is pending.

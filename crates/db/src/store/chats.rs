@@ -6,30 +6,33 @@ mod family;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use musterbeat_core::chat::{Applied, Changes, Chat, ChatPatch, Event, NewChat, Report};
+use musterbeat_core::chat::{Applied, Changes, Chat, ChatPatch, Event, NewChat, Refused, Report};
 use musterbeat_core::id::{ChatId, OwnerId, Version};
 use musterbeat_core::lineage::Lineage;
-use musterbeat_core::message::{Message, Queued};
+use musterbeat_core::message::Queued;
 use musterbeat_core::port::{
-    ApplyError, By, ChatFilter, ChatReader, ChatStore, FamilyFilter, FeedMark, FeedPage, Reach,
-    StoreError,
+    ApplyError, By, ChatFilter, ChatReader, ChatStore, FamilyFilter, FeedMark, FeedPage, Prompt,
+    Reach, StoreError, Waiter,
 };
+use musterbeat_core::run::RunKind;
 use sqlx::{Connection, PgConnection};
 use tokio::time::timeout;
 
 use super::PgStore;
 use crate::metrics::TRANSITION_SECONDS;
-use crate::{chat_messages, chat_queued_messages, chats};
+use crate::{chat_messages, chat_queued_messages, chats, runs};
 
 #[async_trait]
 impl ChatStore for PgStore {
     async fn create(&self, chat: NewChat, reach: Reach) -> Result<Applied, ApplyError> {
         let mut call = self.call(family::CREATE).await?;
-        let created = timeout(self.answer_time, family::create(&mut call.conn, &chat, reach)).await;
+        let create = family::create(&mut call.conn, &chat, reach, &self.subagents);
+        let created = timeout(self.answer_time, create).await;
         call.answered(created)?
     }
 
     async fn apply(&self, chat: ChatId, by: By, event: Event) -> Result<Applied, ApplyError> {
+        event.encode();
         let (name, began) = (event.as_str(), Instant::now());
         let mut call = self.call(apply::APPLY).await?;
         let apply = async {
@@ -52,22 +55,37 @@ impl ChatStore for PgStore {
         chat: ChatId,
         reach: Reach,
         patch: ChatPatch,
-    ) -> Result<Option<Chat>, StoreError> {
-        let mut call = self.call("change what a chat is called").await?;
+    ) -> Result<Option<Chat>, ApplyError> {
+        let mut call = self.call(UPDATE).await?;
         let updated = timeout(self.answer_time, update(&mut call.conn, chat, reach, &patch)).await;
-        call.ended(updated)
+        let updated = call.answered(updated)?.map_err(family::unplaced(UPDATE))?;
+        match updated {
+            Updated::Chat(chat) => Ok(Some(*chat)),
+            Updated::Nowhere => Ok(None),
+            Updated::Child => Err(Refused::LimitsOfChild.into()),
+        }
     }
 
-    async fn prompt(&self, chat: ChatId) -> Result<Vec<Message>, StoreError> {
+    async fn prompt(&self, chat: ChatId) -> Result<Prompt, StoreError> {
         let mut call = self.call("read a chat's prompt").await?;
         let prompt = chat_messages::prompt(&mut call.conn, chat);
         let prompt = timeout(self.answer_time, prompt).await;
-        call.ended(prompt)
+        let (messages, standing) = call.ended(prompt)?;
+        let may_spawn = self.subagents.of(standing.limits).may_spawn(standing.depth);
+        Ok(Prompt { messages, depth: standing.depth, may_spawn })
     }
 
-    async fn report(&self, chat: ChatId, reach: Reach) -> Result<Option<Report>, StoreError> {
+    async fn report(
+        &self,
+        chat: ChatId,
+        reach: Reach,
+        waiter: Option<Waiter>,
+    ) -> Result<Option<Report>, StoreError> {
         let mut call = self.call("read how a chat stands").await?;
-        let report = timeout(self.answer_time, chats::report(&mut call.conn, chat, reach)).await;
+        // Without caps nobody counts.
+        let waiter = waiter.filter(|_| self.caps_of(&RunKind::CHAT).is_some());
+        let report = report(&mut call.conn, chat, reach, waiter);
+        let report = timeout(self.answer_time, report).await;
         call.ended(report)
     }
 
@@ -132,26 +150,56 @@ impl ChatReader for PgStore {
 const fn outcome(applied: &Result<Applied, ApplyError>) -> &'static str {
     match applied {
         Ok(_) => "applied",
-        Err(ApplyError::NotFound) => "not_found",
+        Err(ApplyError::NotFound | ApplyError::NoWorkspace) => "not_found",
         Err(ApplyError::Fenced) => "fenced",
         Err(ApplyError::Refused(_)) => "refused",
         Err(ApplyError::Store(_)) => "failed",
     }
 }
 
+const UPDATE: &str = "change what a chat is called";
+
 /// What belongs together is read from one snapshot.
 const SNAPSHOT: &str = "begin isolation level repeatable read, read only";
+
+/// What a change of a chat came to.
+enum Updated {
+    /// This is how the chat stands then.
+    Chat(Box<Chat>),
+    /// It is not there or out of reach.
+    Nowhere,
+    /// It has a parent, and would get limits of its own.
+    Child,
+}
 
 async fn update(
     conn: &mut PgConnection,
     chat: ChatId,
     reach: Reach,
     patch: &ChatPatch,
-) -> sqlx::Result<Option<Chat>> {
-    if !chats::update(conn, chat, reach, patch, None).await? {
-        return Ok(None);
+) -> sqlx::Result<Updated> {
+    let updated = chats::update(conn, chat, reach, patch, None).await?;
+    let found = chats::get(conn, chat, reach).await?;
+    Ok(match found {
+        Some(chat) if updated => Updated::Chat(Box::new(chat)),
+        Some(_) if patch.moves_limits() => Updated::Child,
+        _ => Updated::Nowhere,
+    })
+}
+
+async fn report(
+    conn: &mut PgConnection,
+    chat: ChatId,
+    reach: Reach,
+    waiter: Option<Waiter>,
+) -> sqlx::Result<Option<Report>> {
+    let report = chats::report(conn, chat, reach).await?;
+    if let Some(waiter) = waiter
+        && report.as_ref().is_some_and(|report| !report.is_at_rest())
+    {
+        runs::await_another(conn, &waiter).await?;
     }
-    chats::get(conn, chat, reach).await
+    Ok(report)
 }
 
 async fn read_family(

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use musterbeat_core::id::{Fence, RunId, WorkerId};
-use musterbeat_core::port::{Backlog, Reach, RunQueue, RunStore, StoreError, WriteError};
+use musterbeat_core::port::{Backlog, Reach, Room, RunQueue, RunStore, StoreError, WriteError};
 use musterbeat_core::roster::RollEntry;
 use musterbeat_core::run::{
     Admission, NewRun, Run, RunEnd, RunKind, RunState, RunStatus, storable_error,
@@ -15,7 +15,7 @@ use super::PgStore;
 use crate::error::failed;
 use crate::metrics::READY_TO_RUNNING;
 use crate::run_heartbeats;
-use crate::runs::{self, Caps, Transition};
+use crate::runs::{self, Caps, Rank, Transition};
 
 #[async_trait]
 impl RunStore for PgStore {
@@ -23,15 +23,18 @@ impl RunStore for PgStore {
         &self,
         worker: WorkerId,
         kind: &RunKind,
-        limit: u32,
+        room: Room,
     ) -> Result<Vec<Run>, StoreError> {
         const CLAIM: &str = "claim runs";
         let mut call = self.call_of_owner(CLAIM).await?;
         let caps = self.caps_of(kind);
         let claim = async {
             match caps {
-                Some(caps) => runs::claim_within(&mut call.conn, worker, kind, limit, caps).await,
-                None => runs::claim(&mut call.conn, worker, kind, limit, None).await,
+                Some(caps) => runs::claim_within(&mut call.conn, worker, kind, room, caps).await,
+                None if room.depth_min == 0 => {
+                    runs::claim(&mut call.conn, worker, kind, room.runs, None).await
+                }
+                None => runs::claim_deep(&mut call.conn, worker, kind, room, None).await,
             }
         };
         let claimed = timeout(self.answer_time, claim).await;
@@ -118,7 +121,7 @@ const CAPPED_PAUSE: Duration = Duration::from_secs(1);
 
 impl PgStore {
     /// Returns the caps of a kind, `None` when it has none.
-    fn caps_of(&self, kind: &RunKind) -> Option<Caps> {
+    pub(super) fn caps_of(&self, kind: &RunKind) -> Option<Caps> {
         (*kind == RunKind::CHAT && self.chat_caps.is_any()).then_some(self.chat_caps)
     }
 }
@@ -168,10 +171,11 @@ async fn finish(conn: &mut PgConnection, run: &Run, end: RunEnd) -> Result<(), W
     Ok(())
 }
 
-fn ending(end: RunEnd) -> Transition {
+/// Says what the end of a run writes to it.
+pub(super) fn ending(end: RunEnd) -> Transition {
     let (status, error) = match end {
         RunEnd::Done => (RunStatus::Waiting, None),
         RunEnd::Failed(error) => (RunStatus::Error, Some(storable_error(&error))),
     };
-    Transition { status, stop: false, error, fences: false, by_owner: true }
+    Transition { status, stop: false, error, fences: false, by_owner: true, rank: Rank::Last }
 }

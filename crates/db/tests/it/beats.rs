@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use musterbeat_core::id::WorkerId;
-use musterbeat_core::port::{BeatStore, LeaseStore, RunStore, StoreError};
+use musterbeat_core::port::{BeatStore, LeaseStore, Room, RunStore, StoreError};
 use musterbeat_core::roster::{RollEntry, Roster};
 use musterbeat_core::run::RunKind;
 use musterbeat_db::{PgBeats, PgStore, PoolLimits, connect, runs};
@@ -107,7 +107,8 @@ async fn claim_whose_answer_is_lost_comes_back_by_the_roll() {
     sqlx::query("select from worker_leases for update").execute(&mut *held).await.unwrap();
     let mut roster = Roster::default();
     roster.claim_sent();
-    let claim = tokio::spawn(async move { store.claim(worker, &RunKind::CHAT, 10).await });
+    let claim =
+        tokio::spawn(async move { store.claim(worker, &RunKind::CHAT, Room::of(10)).await });
     fixture.somebody_waits_for_a_lock().await;
     proxy.black_hole(BlackHole::ToClient);
     held.rollback().await.unwrap();

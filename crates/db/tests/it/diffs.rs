@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use musterbeat_core::chat::Event;
 use musterbeat_core::diff::{BranchState, ChatDiff, DiffStatus, Pull, Reference};
-use musterbeat_core::id::{ChatId, OwnerId, WorkspaceId};
+use musterbeat_core::id::{ChatId, OwnerId};
 use musterbeat_core::port::{
     By, ChatReader, ChatStore, DiffStore, DiffTarget, FeedMark, Reach, Select,
 };
@@ -140,7 +140,7 @@ async fn chats_are_read_within_reach_and_missing_ones_are_absent() {
 #[tokio::test]
 async fn workspace_marks_its_chats_on_the_branch_or_on_none() {
     let fixture = Fixture::new().await;
-    let workspace = WorkspaceId::new(Uuid::from_u128(9));
+    let workspace = fixture.unbuilt_workspace(9, owner(1)).await;
     for number in 1..=4 {
         let mut chat = new_chat(number, owner(1));
         chat.workspace = (number < 4).then_some(workspace);

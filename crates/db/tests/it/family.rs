@@ -6,7 +6,7 @@ use musterbeat_core::lineage::DEPTH_MAX;
 use musterbeat_core::message::{Model, Role};
 use musterbeat_core::page::{Cursor, Limit};
 use musterbeat_core::port::{
-    ApplyError, By, ChatReader, ChatStore, FamilyFilter, Kin, Reach, RunStore,
+    ApplyError, By, ChatReader, ChatStore, FamilyFilter, Kin, Reach, Room, RunStore,
 };
 use musterbeat_core::run::RunStatus;
 use uuid::Uuid;
@@ -27,7 +27,7 @@ async fn create(fixture: &Fixture, chat: NewChat) -> ChatId {
 async fn child_takes_from_its_parent_what_it_does_not_bring() {
     let fixture = Fixture::new().await;
     let mut parent = new_chat(1, owner(1));
-    parent.workspace = Some(WorkspaceId::new(Uuid::from_u128(7)));
+    parent.workspace = Some(fixture.unbuilt_workspace(7, owner(1)).await);
     parent.turn.model = Some(Model::new("big").unwrap());
     let parent = create(&fixture, parent).await;
     let first = create(&fixture, child(2, parent)).await;
@@ -244,7 +244,8 @@ async fn ten_owners_are_served_before_the_rest_of_one() {
     let worker = fixture.worker(1).await;
     let mut served = vec![];
     for _ in 0..2 {
-        let claimed = fixture.store.claim(worker, &musterbeat_core::run::RunKind::CHAT, 10).await;
+        let claimed =
+            fixture.store.claim(worker, &musterbeat_core::run::RunKind::CHAT, Room::of(10)).await;
         served.extend(claimed.unwrap().into_iter().map(|run| run.id.uuid().as_u128()));
     }
     assert!((1..=10).all(|id| served.contains(&id)), "{served:?}");

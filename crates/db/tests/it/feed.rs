@@ -109,7 +109,7 @@ async fn patch_changes_what_it_names() {
     assert_eq!(read.updated_at, before.updated_at, "who reads does not move the list");
     let back = patch(ChatPatch { last_read: Some(MessageId(3)), ..ChatPatch::default() }).await;
     assert_eq!(back.last_read, Some(MessageId(5)), "a marker never goes back");
-    let workspace = musterbeat_core::id::WorkspaceId::new(uuid::Uuid::from_u128(7));
+    let workspace = fixture.unbuilt_workspace(7, owner(1)).await;
     let linked =
         patch(ChatPatch { workspace: Some(Some(workspace)), ..ChatPatch::default() }).await;
     assert_eq!((linked.workspace, &linked.title), (Some(workspace), &before.title));

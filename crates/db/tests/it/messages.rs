@@ -83,7 +83,7 @@ async fn prompt_begins_at_the_newest_summary() {
     ] {
         insert(&fixture, chat, text, role, visibility, compressed, deleted).await;
     }
-    let prompt = fixture.store.prompt(chat).await.unwrap();
+    let prompt = fixture.store.prompt(chat).await.unwrap().messages;
     assert_eq!(texts(&prompt), ["be kind", "summary 2", "new", "hint"]);
 }
 
@@ -93,7 +93,7 @@ async fn prompt_without_a_summary_is_the_whole_history() {
     let chat = fixture.chat(1, owner(1)).await;
     insert(&fixture, chat, "compressed", "user", "both", true, false).await;
     insert(&fixture, chat, "second", "assistant", "both", false, false).await;
-    assert_eq!(texts(&fixture.store.prompt(chat).await.unwrap()), ["first", "second"]);
+    assert_eq!(texts(&fixture.store.prompt(chat).await.unwrap().messages), ["first", "second"]);
 }
 
 #[tokio::test]

@@ -29,10 +29,11 @@ const FILL: &str = "
     create function owner(number bigint) returns uuid language sql immutable as
         $$ select (lpad(to_hex(case when number <= 10000 then 1 else 2 + number % 200 end), 16, '0')
                   || repeat('0', 16))::uuid $$;
-    insert into runs (run_id, kind, status, worker_id, owner_id, version)
+    insert into runs (run_id, kind, status, worker_id, owner_id, family_id, version)
     select chat(number), 'chat',
            case number % 1000 when 1 then 'running' when 2 then 'pending' else 'waiting' end::run_status,
-           case when number % 1000 = 1 then gen_random_uuid() end, owner(number), 10000
+           case when number % 1000 = 1 then gen_random_uuid() end, owner(number),
+           case when number between 2 and 6001 then chat(1) end, 10000
     from generate_series(1::bigint, 30000) as number;
     insert into chats (id, owner_id, parent_id, root_id, title, created_at, updated_at)
     select chat(number), owner(number),
@@ -161,6 +162,33 @@ async fn statements_of_a_chat_read_few_rows_of_large_tables() {
     large
         .check("place", few, async |conn| {
             chats::place(conn, chat).await.unwrap().unwrap();
+        })
+        .await;
+    large
+        .check("at work", 20, async |conn| {
+            // A running and a pending one in each thousand of six.
+            let at_work = musterbeat_db::runs::at_work(conn, large.chat.into(), 100).await.unwrap();
+            assert_eq!(at_work, 12);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn prompt_reads_each_message_once_and_its_family_once() {
+    let large = Large::new().await;
+    large
+        .check("prompt", 20, async |conn| {
+            let leaf = sqlx::query_scalar("select chat(6001)");
+            let leaf: Uuid = leaf.fetch_one(&mut *conn).await.unwrap();
+            let prompt = chat_messages::prompt(conn, ChatId::new(leaf)).await;
+            let (messages, standing) = prompt.unwrap();
+            assert_eq!((messages.len(), standing.depth), (2, 3));
+        })
+        .await;
+    large
+        .check("prompt of a long history", MESSAGES + 20, async |conn| {
+            let (messages, _) = chat_messages::prompt(conn, large.chat).await.unwrap();
+            assert_eq!(messages.len(), 10_000);
         })
         .await;
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use musterbeat_core::id::RunId;
-use musterbeat_core::port::{Backlog, Reach, RunQueue, RunStore};
+use musterbeat_core::port::{Backlog, Reach, Room, RunQueue, RunStore};
 use musterbeat_core::run::{NewRun, RunEnd, RunKind, RunStatus};
 use musterbeat_core::timestamp::Timestamp;
 use musterbeat_db::run_heartbeats;
@@ -26,7 +26,7 @@ async fn run_is_submitted_once_claimed_by_its_kind_and_ends() {
     fixture.chat(7, owner(1)).await;
     assert!(fixture.store.submit(&report(1)).await.unwrap());
     assert!(!fixture.store.submit(&report(1)).await.unwrap(), "once");
-    let claimed = fixture.store.claim(worker, &kind(), 10).await.unwrap();
+    let claimed = fixture.store.claim(worker, &kind(), Room::of(10)).await.unwrap();
     assert_eq!(claimed.len(), 1, "chats are another kind");
     fixture.store.finish(&claimed[0], RunEnd::Done).await.unwrap();
     let state = fixture.store.get(report(1).id, Reach::Of(owner(1))).await.unwrap().unwrap();
@@ -47,14 +47,14 @@ async fn interrupt_reaches_the_owner_of_a_run_or_its_next_one() {
     assert_eq!((pending.status, pending.stop), (RunStatus::Pending, true));
     assert_eq!(interrupt(Reach::Everything).await.unwrap(), pending, "twice is once");
 
-    let claimed = fixture.store.claim(worker, &kind(), 1).await.unwrap().remove(0);
+    let claimed = fixture.store.claim(worker, &kind(), Room::of(1)).await.unwrap().remove(0);
     assert!(claimed.stop);
     fixture.store.finish(&claimed, RunEnd::Done).await.unwrap();
     let ended = interrupt(Reach::Everything).await.unwrap();
     assert_eq!((ended.status, ended.stop, ended.error), (RunStatus::Waiting, false, None));
 
     fixture.store.submit(&report(2)).await.unwrap();
-    let running = fixture.store.claim(worker, &kind(), 1).await.unwrap().remove(0);
+    let running = fixture.store.claim(worker, &kind(), Room::of(1)).await.unwrap().remove(0);
     let state = fixture.store.interrupt(running.id, Reach::Everything).await.unwrap().unwrap();
     assert_eq!(state.status, RunStatus::Interrupting);
 }
@@ -83,7 +83,7 @@ async fn stamps_return_the_roll_and_old_ones_are_found() {
     for id in 0..3 {
         fixture.store.submit(&report(id)).await.unwrap();
     }
-    let claimed = fixture.store.claim(worker, &kind(), 2).await.unwrap();
+    let claimed = fixture.store.claim(worker, &kind(), Room::of(2)).await.unwrap();
     let far = Timestamp::from_micros(4_000_000_000_000_000).unwrap();
     let early = Timestamp::from_micros(1_000_000).unwrap();
     assert_eq!(fixture.store.stale_runs(early).await.unwrap().len(), 2, "none has a stamp yet");

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use musterbeat_core::id::{Fence, RunId};
-use musterbeat_core::port::{By, ChatReader, ChatStore, LeaseStore, Reach, RunStore, WriteError};
+use musterbeat_core::port::{
+    By, ChatReader, ChatStore, LeaseStore, Reach, Room, RunStore, WriteError,
+};
 use musterbeat_core::run::{RunEnd, RunKind, RunStatus};
 use musterbeat_db::worker_leases;
 use musterbeat_testkit::eventually;
@@ -68,7 +70,7 @@ async fn no_run_is_given_to_two(claimers: u128) {
             let worker = fixture.worker(1_000 + number).await;
             let mut mine = Vec::new();
             loop {
-                let runs = store.claim(worker, &RunKind::CHAT, 10).await.unwrap();
+                let runs = store.claim(worker, &RunKind::CHAT, Room::of(10)).await.unwrap();
                 if runs.is_empty() && pending(fixture).await == 0 {
                     return mine;
                 }
@@ -148,7 +150,7 @@ async fn claim_waits_for_the_one_who_marks_its_lease_dead_and_gets_nothing() {
     worker_leases::mark_dead(&mut marking, worker).await.unwrap();
 
     let store = fixture.store.clone();
-    let claim = tokio::spawn(async move { store.claim(worker, &RunKind::CHAT, 1).await });
+    let claim = tokio::spawn(async move { store.claim(worker, &RunKind::CHAT, Room::of(1)).await });
     fixture.somebody_waits_for_a_lock().await;
     marking.commit().await.unwrap();
     assert!(claim.await.unwrap().unwrap().is_empty());

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use musterbeat_core::chat::{Applied, Event, NewChat, Title, WhenBusy};
-use musterbeat_core::id::{ChatId, OwnerId, WorkerId};
+use musterbeat_core::id::{ChatId, OwnerId, WorkerId, WorkspaceId};
 use musterbeat_core::message::{Content, NewMessage, Part, Role, Turn};
-use musterbeat_core::port::{ChatStore, Lease, LeaseStore, Reach, RunStore};
+use musterbeat_core::port::{ChatStore, Lease, LeaseStore, Reach, Room, RunStore};
 use musterbeat_core::run::{Run, RunKind};
 use musterbeat_db::{PgBeats, PgStore};
 use musterbeat_testkit::{TestDatabase, eventually};
@@ -71,8 +71,25 @@ impl Fixture {
         self.store.create(new_chat(id, owner), Reach::Of(owner)).await.unwrap().chat
     }
 
+    /// Adds a workspace of `owner`, which nothing builds.
+    pub(crate) async fn unbuilt_workspace(&self, id: u128, owner: OwnerId) -> WorkspaceId {
+        const ADD: &str = "
+            with template as (
+                insert into templates (id, name) values ($1, $1::text) returning id
+            ), version as (
+                insert into template_versions (id, template_id, name, source)
+                select id, id, 'one', 'none' from template returning id
+            )
+            insert into workspaces (id, owner_id, template_version_id, name, build_id)
+            select id, $2, id, $1::text, id from version";
+        let workspace = WorkspaceId::new(Uuid::from_u128(id));
+        let add = sqlx::query(ADD).bind(workspace.uuid()).bind(owner.uuid());
+        add.execute(&self.pool).await.unwrap();
+        workspace
+    }
+
     pub(crate) async fn claim(&self, worker: WorkerId, limit: u32) -> Vec<Run> {
-        let mut runs = self.store.claim(worker, &RunKind::CHAT, limit).await.unwrap();
+        let mut runs = self.store.claim(worker, &RunKind::CHAT, Room::of(limit)).await.unwrap();
         runs.sort_by_key(|run| run.id);
         runs
     }

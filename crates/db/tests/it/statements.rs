@@ -1,8 +1,11 @@
 //! What the original's statements meant, each through ours.
 
+use musterbeat_core::call::{INTERRUPTED, open_calls};
 use musterbeat_core::chat::{Event, WhenBusy};
 use musterbeat_core::id::{ChatId, MessageId, QueuedId, Version};
-use musterbeat_core::message::{Content, Message, Model, NewMessage, Role, Usage, Visibility};
+use musterbeat_core::message::{
+    Content, Message, Model, NewMessage, Part, Role, Usage, Visibility,
+};
 use musterbeat_core::port::{ApplyError, By, ChatReader, ChatStore, Reach, RunStore};
 use musterbeat_core::run::{Run, RunStatus};
 use musterbeat_db::{chat_messages, chat_queued_messages};
@@ -90,6 +93,28 @@ async fn interrupted_answer_has_a_lower_id_than_the_turn_that_follows() {
     let messages = history(&fixture, chat).await;
     assert_eq!(texts(&messages), ["first", "half", "instead"]);
     assert!(messages.is_sorted_by_key(|message| message.id));
+}
+
+/// As a step is cut short in the midst of its tools.
+#[tokio::test]
+async fn interrupted_turn_keeps_its_calls_and_the_results_that_were_there() {
+    let fixture = Fixture::new().await;
+    let (chat, run) = fixture.running_chat(1).await;
+    let event = Event::Send { turn: turn("instead"), when_busy: WhenBusy::Interrupt };
+    fixture.store.apply(chat, ANYBODY, event).await.unwrap();
+    let called = ["a", "b"].map(|id| call(id).content.parts()[0].clone());
+    let calls = NewMessage::answer(Content::produced_parts(called.to_vec()).unwrap(), None);
+    let event = Event::FinishInterrupt { partial: vec![calls, result("a")] };
+    let ended = fixture.store.apply(chat, By::Owner(run.token), event).await.unwrap();
+    assert_eq!(ended.status, RunStatus::Pending);
+    let prompt = fixture.store.prompt(chat).await.unwrap().messages;
+    let roles: Vec<Role> = prompt.iter().map(|message| message.role).collect();
+    assert_eq!(roles, [Role::User, Role::Assistant, Role::Tool, Role::Tool, Role::User]);
+    assert_eq!(open_calls(prompt.iter().map(|message| &message.content)), []);
+    let [Part::ToolResult { id, output, is_error: true }] = prompt[3].content.parts() else {
+        panic!("the other call is answered: {:?}", prompt[3])
+    };
+    assert_eq!((id.as_str(), output.as_str()), ("b", INTERRUPTED));
 }
 
 #[tokio::test]
@@ -183,7 +208,7 @@ async fn step_is_one_write_that_keeps_order_usage_and_visibility() {
     let usage = Usage { input_tokens: Some(7), context_limit: Some(100), ..Usage::default() };
     let hidden = NewMessage { visibility: Visibility::Model, usage, ..call("a") };
     step(&fixture, chat, &mut run, vec![hidden, result("a")]).await;
-    let prompt = fixture.store.prompt(chat).await.unwrap();
+    let prompt = fixture.store.prompt(chat).await.unwrap().messages;
     assert!(prompt.is_sorted_by_key(|message| message.id));
     assert_eq!(prompt[1].usage, usage);
     assert_eq!(prompt[2].role, Role::Tool);
@@ -193,7 +218,7 @@ async fn step_is_one_write_that_keeps_order_usage_and_visibility() {
     again.token.step = musterbeat_core::id::Step(0);
     step(&fixture, chat, &mut again, vec![result("a")]).await;
     assert_eq!(again.token.step, run.token.step);
-    assert_eq!(fixture.store.prompt(chat).await.unwrap().len(), 3);
+    assert_eq!(fixture.store.prompt(chat).await.unwrap().messages.len(), 3);
 }
 
 /// The owner of an open call died; its user asks before anybody went on.
@@ -248,7 +273,8 @@ async fn messages_are_read_rewritten_and_deleted_one_by_one_or_all() {
 async fn report_is_the_last_that_was_said_in_words() {
     let fixture = Fixture::new().await;
     let (chat, mut run) = fixture.running_chat(1).await;
-    let report = async || fixture.store.report(chat, Reach::Of(owner(1))).await.unwrap().unwrap();
+    let report =
+        async || fixture.store.report(chat, Reach::Of(owner(1)), None).await.unwrap().unwrap();
     let begun = report().await;
     assert_eq!((begun.is_at_rest(), begun.text), (false, None));
     let hidden = NewMessage {
@@ -262,7 +288,24 @@ async fn report_is_the_last_that_was_said_in_words() {
     let ended = report().await;
     assert!(ended.is_at_rest());
     assert_eq!((ended.text.as_deref(), ended.error.as_deref()), (Some("said"), Some("no model")));
-    assert_eq!(fixture.store.report(chat, Reach::Of(owner(2))).await.unwrap(), None);
+    assert_eq!(fixture.store.report(chat, Reach::Of(owner(2)), None).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn chat_at_rest_that_said_nothing_in_words_has_no_report() {
+    let fixture = Fixture::new().await;
+    let (failed, run) = fixture.running_chat(1).await;
+    let error = Event::FinishError { error: "no model".to_owned() };
+    fixture.store.apply(failed, By::Owner(run.token), error).await.unwrap();
+    let (done, run) = fixture.running_chat(2).await;
+    let end = Event::FinishTurn { answer: vec![call("a"), result("a")], draining: false };
+    fixture.store.apply(done, By::Owner(run.token), end).await.unwrap();
+    for (chat, status, error) in
+        [(failed, RunStatus::Error, Some("no model")), (done, RunStatus::Waiting, None)]
+    {
+        let report = fixture.store.report(chat, Reach::Everything, None).await.unwrap().unwrap();
+        assert_eq!((report.status, report.error.as_deref(), report.text), (status, error, None));
+    }
 }
 
 #[tokio::test]
@@ -275,7 +318,7 @@ async fn preamble_comes_before_the_first_turn() {
         ..NewMessage::answer(Content::text("be kind").unwrap(), None)
     }];
     let chat = fixture.store.create(chat, Reach::Of(owner(1))).await.unwrap().chat;
-    let prompt = fixture.store.prompt(chat).await.unwrap();
+    let prompt = fixture.store.prompt(chat).await.unwrap().messages;
     assert_eq!(texts(&prompt), ["be kind", "first"]);
     assert_eq!(texts(&history(&fixture, chat).await), ["first"]);
 }

@@ -5,16 +5,19 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use musterbeat_core::id::TokenId;
+use musterbeat_core::activity::Activity;
+use musterbeat_core::id::{TokenId, WorkspaceId};
 use musterbeat_core::metadata::{Definition, Key, Reading, Sample};
 use musterbeat_core::port::{
-    Interest, KeyedSample, MockPublish, PublishError, Resync, ResyncCause, WatchError, Watcher,
+    ActivityStore, Interest, KeyedSample, MockPublish, PublishError, Resync, ResyncCause,
+    WatchError, Watcher,
 };
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::*;
+use crate::activity::ActivityOptions;
 use crate::metadata::MetadataOptions;
 
 fn agent(number: u128) -> AgentId {
@@ -23,6 +26,8 @@ fn agent(number: u128) -> AgentId {
 
 const OWNER: OwnerId = OwnerId::new(Uuid::from_u128(7));
 const STRANGER: OwnerId = OwnerId::new(Uuid::from_u128(8));
+/// Of which all agents report.
+const WORKSPACE: WorkspaceId = WorkspaceId::new(Uuid::from_u128(9));
 
 fn time(micros: i64) -> Timestamp {
     Timestamp::from_micros(micros).unwrap()
@@ -40,6 +45,8 @@ struct State {
     facts_asked: usize,
     /// Agents that each read named.
     reads: Vec<usize>,
+    /// What was told of activity.
+    touched: Activity,
     is_away: bool,
 }
 
@@ -94,6 +101,14 @@ impl Ground {
         let _ = self.notices.send((topic, Notice::Resync(Resync::of(ResyncCause::Reconnect))));
     }
 
+    /// Returns where somebody worked, as it is written at the end.
+    async fn touched(&self, agents: Agents) -> Activity {
+        let ended = CancellationToken::new();
+        ended.cancel();
+        agents.ports.activity.run(ended).await;
+        std::mem::take(&mut self.state().touched)
+    }
+
     fn agents(self: &Arc<Self>) -> (Agents, MetadataBatcher) {
         self.agents_with(MetadataOptions::DEFAULT)
     }
@@ -108,6 +123,7 @@ impl Ground {
             publish: self.clone(),
             watch: self.clone(),
             batcher: batcher.clone(),
+            activity: ActivityTracker::new(self.clone(), ActivityOptions::DEFAULT),
         };
         (Agents::new(ports, encode), batcher)
     }
@@ -150,7 +166,13 @@ impl AgentStore for Ground {
             let found = state.agents.get(agent)?;
             let keys: BTreeSet<Key> =
                 found.readings.iter().map(|reading| reading.definition.key.clone()).collect();
-            Some((*agent, AgentFacts { owner: OWNER, version: found.version, keys: keys.into() }))
+            let facts = AgentFacts {
+                owner: OWNER,
+                workspace: Some(WORKSPACE),
+                version: found.version,
+                keys: keys.into(),
+            };
+            Some((*agent, facts))
         });
         Ok(found.collect())
     }
@@ -185,6 +207,14 @@ impl MetadataStore for Ground {
             return Err(StoreError::Unavailable { operation: "read", source: "away".into() });
         }
         Ok(of.iter().filter_map(|of| Some((*of, state.agents.get(of)?.clone()))).collect())
+    }
+}
+
+#[async_trait]
+impl ActivityStore for Ground {
+    async fn touch(&self, activity: &Activity) -> Result<u64, StoreError> {
+        self.state().touched.merge(activity.clone());
+        Ok(1)
     }
 }
 
@@ -292,6 +322,22 @@ async fn who_defines_sees_it_at_once_and_who_is_deleted_is_gone() {
         topics.insert(topic);
     }
     assert_eq!(topics, [Topic::Token, Topic::Agent, Topic::Definitions].into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn reports_within_reach_count_as_work_in_their_workspace() {
+    let ground = Ground::new(2);
+    let (agents, _) = ground.agents();
+    let stranger = Reach::Of(STRANGER);
+    assert_eq!(agents.report(agent(1), stranger, reported("a"), time(9)).await.unwrap(), None);
+    assert_eq!(ground.touched(agents.clone()).await, Activity::default());
+    for (number, micros) in [(1, 3), (2, 5), (1, 4)] {
+        let report = agents.report(agent(number), Reach::Everything, reported("a"), time(micros));
+        assert!(report.await.unwrap().is_some());
+    }
+    let mut expected = Activity::default();
+    expected.saw_agent(WORKSPACE, OWNER, time(5));
+    assert_eq!(ground.touched(agents).await, expected);
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,20 +4,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use musterbeat_core::chat::{ANSWER_MESSAGES_MAX, Event, Report};
-use musterbeat_core::id::{ChatId, Step};
-use musterbeat_core::message::NewMessage;
-use musterbeat_core::port::{ApplyError, AwaitError, ChatContext, RunContext, StepError};
+use musterbeat_core::chat::{ANSWER_MESSAGES_MAX, Chat, Event, Report, WhenBusy};
+use musterbeat_core::id::{ChatId, OwnerId, Step};
+use musterbeat_core::message::{Content, NewMessage};
+use musterbeat_core::port::{
+    ApplyError, AwaitError, ChatContext, Halt, KinError, NewChild, RunContext, StepError, Waiter,
+    Waiting,
+};
 use musterbeat_core::run::{Run, StopCause, Token};
 use tokio::sync::Mutex;
 
 use super::Chats;
+use super::kin::Parent;
 
 /// One chat's run, as its runner sees it.
 pub(super) struct TurnContext {
     chat: ChatId,
+    owner: OwnerId,
     chats: Chats,
     run: Arc<dyn RunContext>,
+    /// Names the ownership, and the first write.
+    claimed: Token,
     /// Names the next write; held while a write is on its way.
     token: Arc<Mutex<Token>>,
 }
@@ -25,7 +32,12 @@ pub(super) struct TurnContext {
 impl TurnContext {
     pub(super) fn new(run: &Run, chats: Chats, context: Arc<dyn RunContext>) -> Self {
         let token = Arc::new(Mutex::new(run.token));
-        Self { chat: ChatId::new(run.id.uuid()), chats, run: context, token }
+        let (chat, owner, claimed) = (ChatId::new(run.id.uuid()), run.owner, run.token);
+        Self { chat, owner, chats, run: context, claimed, token }
+    }
+
+    fn parent(&self) -> Parent<'_> {
+        Parent { chat: self.chat, owner: self.owner, chats: &self.chats, run: &*self.run }
     }
 
     /// Returns the name of the next write, once no other is on its way.
@@ -61,7 +73,10 @@ impl ChatContext for TurnContext {
         written.map_err(|error| match error {
             ApplyError::Refused(refused) => StepError::Refused(refused),
             ApplyError::Store(error) => StepError::Store(error),
-            ApplyError::Fenced | ApplyError::NotFound => StepError::Fenced,
+            // A step puts no chat anywhere.
+            ApplyError::Fenced | ApplyError::NotFound | ApplyError::NoWorkspace => {
+                StepError::Fenced
+            }
         })
     }
 
@@ -70,11 +85,33 @@ impl ChatContext for TurnContext {
         descendant: ChatId,
         timeout: Option<Duration>,
     ) -> Result<Report, AwaitError> {
+        let waiter = Waiter { run: self.chat.into(), token: self.claimed };
         tokio::select! {
             biased;
             cause = self.run.stopped() => Err(AwaitError::Stopped(cause)),
-            report = self.chats.wait_for_descendant(self.chat, descendant, timeout) => report,
+            report = self.chats.wait_in_run(waiter, &*self.run, descendant, timeout) => report,
         }
+    }
+
+    async fn spawn(&self, child: NewChild) -> Result<(), KinError> {
+        self.parent().spawn(child).await
+    }
+
+    async fn send(
+        &self,
+        descendant: ChatId,
+        content: Content,
+        when_busy: WhenBusy,
+    ) -> Result<bool, KinError> {
+        self.parent().send(descendant, content, when_busy).await
+    }
+
+    async fn halt(&self, descendant: ChatId, halt: Halt) -> Result<(), KinError> {
+        self.parent().halt(descendant, halt).await
+    }
+
+    async fn children(&self) -> Result<Vec<Chat>, KinError> {
+        self.parent().children().await
     }
 }
 
@@ -102,5 +139,9 @@ impl RunContext for TurnContext {
 
     fn part(&self, part: Vec<u8>) {
         self.run.part(part);
+    }
+
+    fn waiting(&self) -> Waiting {
+        self.run.waiting()
     }
 }

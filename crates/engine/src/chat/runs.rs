@@ -5,15 +5,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use musterbeat_core::chat::{ANSWER_MESSAGES_MAX, Event};
 use musterbeat_core::id::{ChatId, OwnerId, RunId};
-use musterbeat_core::message::{Message, NewMessage};
+use musterbeat_core::message::NewMessage;
 use musterbeat_core::port::{
-    ApplyError, ChatContext, ChatRunner, ChatTurn, RunContext, Runner, StoreError, TurnEnd,
+    ApplyError, ChatContext, ChatRunner, ChatTurn, Prompt, RunContext, Runner, StoreError, TurnEnd,
 };
 use musterbeat_core::run::{Outcome, Run, RunKind, StopCause};
 use tokio::sync::Semaphore;
 
 use super::Chats;
 use super::context::TurnContext;
+use crate::activity::ActivityTracker;
 use crate::panic::caught;
 use crate::retry::Retry;
 
@@ -28,12 +29,19 @@ pub struct ChatRuns {
     chats: Chats,
     runner: Arc<dyn ChatRunner>,
     prompts: Semaphore,
+    activity: Option<ActivityTracker>,
 }
 
 impl ChatRuns {
     /// Answers `chats` with `runner`.
     pub fn new(chats: Chats, runner: Arc<dyn ChatRunner>) -> Self {
-        Self { chats, runner, prompts: Semaphore::new(PROMPTS_AT_ONCE) }
+        Self { chats, runner, prompts: Semaphore::new(PROMPTS_AT_ONCE), activity: None }
+    }
+
+    /// Has `activity` learn which chats are at work, for the sake of their workspaces.
+    #[must_use]
+    pub fn with_activity(self, activity: ActivityTracker) -> Self {
+        Self { activity: Some(activity), ..self }
     }
 
     /// Answers one turn; `None` when the run is to go back to the others.
@@ -48,25 +56,17 @@ impl ChatRuns {
             return Ok(Some(Event::FinishInterrupt { partial: vec![] }));
         }
         let turn = self.prepared(run, chat, &**context).await?;
-        let model = turn.model.clone();
         let shared: Arc<dyn ChatContext> = Arc::clone(context) as _;
         let ended = caught("the runner", self.runner.turn(turn, shared)).await;
         Ok(match ended {
-            Ok(TurnEnd::Answer(answer)) if answer.len() > ANSWER_MESSAGES_MAX => {
-                let error = format!(
-                    "the answer has {} messages, at most {ANSWER_MESSAGES_MAX} are allowed",
-                    answer.len()
-                );
-                Some(Event::FinishError { error })
-            }
             Ok(TurnEnd::Answer(answer)) => {
-                Some(Event::FinishTurn { answer, draining: context.is_draining() })
+                let draining = context.is_draining();
+                Some(bounded(answer, |answer| Event::FinishTurn { answer, draining }))
             }
             Ok(TurnEnd::Failed(error)) | Err(error) => Some(Event::FinishError { error }),
             Ok(TurnEnd::Stopped(partial)) => match context.stop_cause() {
                 Some(StopCause::Interrupted) => {
-                    let partial = partial.map(|content| NewMessage::answer(content, model));
-                    Some(Event::FinishInterrupt { partial: partial.into_iter().collect() })
+                    Some(bounded(partial, |partial| Event::FinishInterrupt { partial }))
                 }
                 Some(_) => None,
                 None => {
@@ -83,16 +83,12 @@ impl ChatRuns {
         chat: ChatId,
         context: &dyn RunContext,
     ) -> Result<ChatTurn, StoreError> {
-        let prompt = self.prompt(chat, context).await?;
+        let Prompt { messages: prompt, depth, may_spawn } = self.prompt(chat, context).await?;
         let model = prompt.iter().rev().find_map(|message| message.model.clone());
-        Ok(ChatTurn { chat, owner: run.owner, model, prompt })
+        Ok(ChatTurn { chat, owner: run.owner, depth, may_spawn, model, prompt })
     }
 
-    async fn prompt(
-        &self,
-        chat: ChatId,
-        context: &dyn RunContext,
-    ) -> Result<Vec<Message>, StoreError> {
+    async fn prompt(&self, chat: ChatId, context: &dyn RunContext) -> Result<Prompt, StoreError> {
         let mut retry = Retry::new(context);
         loop {
             // Not held while it waits to try again: others may have more luck.
@@ -119,6 +115,7 @@ impl Runner for ChatRuns {
 
     async fn run(&self, run: Run, context: Arc<dyn RunContext>) -> Outcome {
         let chat = ChatId::new(run.id.uuid());
+        let _at_work = self.activity.as_ref().map(|activity| activity.chat_works(chat));
         // The claim moved the chat's version.
         self.chats.moved(run.id, run.owner);
         let context = Arc::new(TurnContext::new(&run, self.chats.clone(), context));
@@ -146,6 +143,17 @@ impl Runner for ChatRuns {
             }
         }
     }
+}
+
+/// Returns what ends a turn with `messages`, or fails it when there are too many.
+fn bounded(messages: Vec<NewMessage>, event: impl FnOnce(Vec<NewMessage>) -> Event) -> Event {
+    if messages.len() <= ANSWER_MESSAGES_MAX {
+        return event(messages);
+    }
+    let count = messages.len();
+    let error =
+        format!("the answer has {count} messages, at most {ANSWER_MESSAGES_MAX} are allowed");
+    Event::FinishError { error }
 }
 
 /// Says what becomes of a turn that storage did not take; `None` when another worker may try.

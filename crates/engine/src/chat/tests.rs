@@ -1,5 +1,7 @@
 //! One run of a chat, with mocked storage and a mocked runner, under paused time.
 
+mod at_work;
+mod kin;
 mod steps;
 mod waiting;
 
@@ -11,8 +13,8 @@ use async_trait::async_trait;
 use musterbeat_core::id::{Fence, MessageId, OwnerId, Step, Version, WorkerId};
 use musterbeat_core::message::{Content, Message, Model, Role, Usage, Visibility};
 use musterbeat_core::port::{
-    ChatRunner, MockChatRunner, MockChatStore, MockPublish, MockRunContext, MockWatch, Runner,
-    TurnEnd,
+    ChatRunner, MockChatReader, MockChatRunner, MockChatStore, MockPublish, MockRunContext,
+    MockWatch, Prompt, Runner, TurnEnd,
 };
 use musterbeat_core::timestamp::Timestamp;
 use uuid::Uuid;
@@ -41,7 +43,9 @@ impl Store {
 
     fn mock(&self) -> MockChatStore {
         let mut store = MockChatStore::new();
-        store.expect_prompt().returning(|chat| Ok(vec![question(chat)]));
+        store.expect_prompt().returning(|chat| {
+            Ok(Prompt { messages: vec![question(chat)], depth: 3, may_spawn: true })
+        });
         let this = self.clone();
         store.expect_apply().returning(move |chat, by, event| {
             let By::Owner(token) = by else { panic!("a run writes as its owner") };
@@ -87,18 +91,27 @@ async fn run_with(
     context: impl RunContext + 'static,
     runner: Arc<dyn ChatRunner>,
 ) -> Outcome {
+    worked(&runs(store, runner), stop, context).await
+}
+
+fn runs(store: &Store, runner: Arc<dyn ChatRunner>) -> ChatRuns {
     let mut publish = MockPublish::new();
     publish.expect_publish().return_const(());
     let chats = Chats::new(ChatPorts {
         store: Arc::new(store.mock()),
+        reader: Arc::new(MockChatReader::new()),
         publish: Arc::new(publish),
         watch: Arc::new(MockWatch::new()),
     });
+    ChatRuns::new(chats, runner)
+}
+
+async fn worked(runs: &ChatRuns, stop: bool, context: impl RunContext + 'static) -> Outcome {
     let token = Token { worker: WorkerId::new(Uuid::nil()), fence: Fence(1), step: Step(0) };
     let owner = OwnerId::new(Uuid::nil());
     let run =
         Run { id: RunId::new(Uuid::nil()), kind: RunKind::CHAT, owner, token, stop, attempts: 0 };
-    ChatRuns::new(chats, runner).run(run, Arc::new(context)).await
+    runs.run(run, Arc::new(context)).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -168,7 +181,7 @@ async fn answer_of_too_many_messages_is_an_error() {
 #[tokio::test(start_paused = true)]
 async fn runner_that_stops_unasked_fails_its_turn() {
     let store = Store::answering([Ok(RunStatus::Error)]);
-    let outcome = work(&store, false, Unasked, vec![TurnEnd::Stopped(None)]).await;
+    let outcome = work(&store, false, Unasked, vec![TurnEnd::Stopped(vec![])]).await;
     assert_eq!(outcome, Outcome::Settled);
     assert_eq!(store.writes(), ["step 0: error the runner stopped without being asked to"]);
 }
@@ -189,13 +202,51 @@ async fn panic_of_a_chat_runner_is_an_error_of_its_chat() {
     assert_eq!(store.writes(), ["step 0: error the runner panicked: no turn is left to fail"]);
 }
 
+/// The model is told where it stands, or it would offer what is refused.
+#[tokio::test(start_paused = true)]
+async fn turn_tells_how_deep_its_chat_is_and_whether_it_may_spawn() {
+    let store = Store::answering([Ok(RunStatus::Waiting)]);
+    let mut runner = MockChatRunner::new();
+    runner.expect_turn().once().returning(|turn, _| {
+        assert_eq!((turn.depth, turn.may_spawn), (3, true));
+        assert_eq!(turn.model, Model::new("any").ok());
+        answer("deep")
+    });
+    run_with(&store, false, context(None), Arc::new(runner)).await;
+    assert_eq!(store.writes(), ["step 0: answer deep"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn interrupted_turn_keeps_what_was_said() {
     let store = Store::answering([Ok(RunStatus::Waiting)]);
-    let partial = TurnEnd::Stopped(Some(Content::produced("half")));
+    let partial = TurnEnd::Stopped(vec![NewMessage::answer(Content::produced("half"), None)]);
     let interrupted = context(Some(StopCause::Interrupted));
     assert_eq!(work(&store, false, interrupted, vec![partial]).await, Outcome::Settled);
     assert_eq!(store.writes(), ["step 0: interrupted at half"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn interrupted_turn_keeps_all_its_messages_up_to_a_bound() {
+    let said = || NewMessage::answer(Content::produced("x"), None);
+    let calls_and_results = vec![said(), NewMessage { role: Role::Tool, ..said() }];
+    for (partial, expected) in [
+        (calls_and_results, "step 0: interrupted at x of 2"),
+        (
+            vec![said(); ANSWER_MESSAGES_MAX + 1],
+            "step 0: error the answer has 257 messages, at most 256 are allowed",
+        ),
+    ] {
+        let store = Store::answering([Ok(RunStatus::Waiting)]);
+        let interrupted = context(Some(StopCause::Interrupted));
+        work(&store, false, interrupted, vec![TurnEnd::Stopped(partial)]).await;
+        assert_eq!(store.writes(), [expected]);
+    }
+    // Nobody is told that a turn failed which another worker takes up.
+    let store = Store::default();
+    let partial = TurnEnd::Stopped(vec![said(); ANSWER_MESSAGES_MAX + 1]);
+    let outcome = work(&store, false, context(Some(StopCause::Shutdown)), vec![partial]).await;
+    assert_eq!(outcome, Outcome::GivenBack);
+    assert!(store.writes().is_empty());
 }
 
 /// The lease passed while the model was at work: the answer is not even sent.
@@ -212,7 +263,7 @@ async fn turn_that_outlived_its_lease_writes_nothing() {
 #[tokio::test(start_paused = true)]
 async fn turn_stopped_by_shutdown_is_left_to_the_next_worker() {
     let store = Store::default();
-    let partial = TurnEnd::Stopped(Some(Content::produced("half")));
+    let partial = TurnEnd::Stopped(vec![NewMessage::answer(Content::produced("half"), None)]);
     let outcome = work(&store, false, context(Some(StopCause::Shutdown)), vec![partial]).await;
     assert_eq!(outcome, Outcome::GivenBack);
     assert!(store.writes().is_empty());
@@ -271,7 +322,12 @@ fn described(event: &Event) -> String {
         },
         Event::FinishError { error } => format!("error {error}"),
         Event::FinishInterrupt { partial } => match partial.first() {
-            Some(message) => format!("interrupted at {}", message.content.to_text()),
+            Some(message) if partial.len() == 1 => {
+                format!("interrupted at {}", message.content.to_text())
+            }
+            Some(message) => {
+                format!("interrupted at {} of {}", message.content.to_text(), partial.len())
+            }
             None => "interrupted".to_owned(),
         },
         Event::Step(messages) => format!("step of {}", messages.len()),

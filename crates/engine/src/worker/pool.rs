@@ -5,19 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use musterbeat_core::id::{Fence, RunId};
-use musterbeat_core::port::{RunContext, RunStore, Runner, StoreError, Topic, WriteError};
+use musterbeat_core::port::{Room, RunContext, RunStore, Runner, StoreError, Topic, WriteError};
 use musterbeat_core::roster::Entered;
 use musterbeat_core::run::{Outcome, Run, RunEnd, RunKind, StopCause};
-use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
+use tokio::sync::{Notify, OwnedRwLockWriteGuard, RwLock};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::tenure::Tenure;
-use super::{Ports, STOP_TIMEOUT, Serving};
+use super::waits::{KindWaits, RunWaits};
+use super::{Ports, STOP_TIMEOUT, Serving, places};
 use crate::context::{Context, Stop};
 use crate::metrics::{
-    CLAIM_FAILURES, CLAIMS, RUNS_CLAIMED, RUNS_ENDED, RUNS_OWNED, WRITES_GIVEN_UP,
+    CLAIM_FAILURES, CLAIMS, RUNS_CLAIMED, RUNS_ENDED, RUNS_OWNED, WAITS_BOUND_MET, WRITES_GIVEN_UP,
 };
 use crate::panic::caught;
 use crate::parts::PartStreams;
@@ -35,6 +36,8 @@ pub(super) struct Pool {
     /// INVARIANT: has each task of `joins`.
     owned: BTreeMap<Id, Owned>,
     joins: JoinSet<()>,
+    /// Told when a run begins to wait for another.
+    freed: Arc<Notify>,
     /// Closed while claims go on: what runs read first would hold up the claims of the rest.
     gate: Arc<RwLock<()>>,
     parts: PartStreams,
@@ -47,6 +50,7 @@ struct KindPool {
     runner: Arc<dyn Runner>,
     capacity: usize,
     owned: usize,
+    waits: Arc<KindWaits>,
     /// Whether more may be pending than there was room for.
     backlog: bool,
     /// Whether all that was ready at the last look was somebody else's to claim.
@@ -65,6 +69,7 @@ struct Owned {
     run: RunId,
     fence: Fence,
     index: usize,
+    waits: Arc<RunWaits>,
     tenure: Arc<Tenure>,
 }
 
@@ -78,8 +83,10 @@ impl Pool {
         ports: Ports,
         shutdown: Shutdown,
     ) -> Self {
+        let freed = Arc::default();
         let kinds = serving.into_iter().map(|Serving { runner, capacity }| KindPool {
             kind: runner.kind(),
+            waits: KindWaits::new(runner.kind(), &freed),
             runner,
             capacity,
             owned: 0,
@@ -92,6 +99,7 @@ impl Pool {
             tasks: BTreeMap::new(),
             owned: BTreeMap::new(),
             joins: JoinSet::new(),
+            freed,
             gate: Arc::default(),
             parts,
             ports,
@@ -107,10 +115,15 @@ impl Pool {
         self.kinds[index].kind.clone()
     }
 
-    /// Returns how many runs of a kind there is room for.
-    pub(super) fn free(&self, index: usize) -> u32 {
+    /// Returns which runs of a kind there is room for, of which one claim takes `batch` at most.
+    pub(super) fn room(&self, index: usize, batch: u32) -> Room {
         let kind = &self.kinds[index];
-        u32::try_from(kind.capacity.saturating_sub(kind.owned)).unwrap_or(u32::MAX)
+        let waiting = kind.waits.count();
+        let room = places::room(kind.capacity, kind.owned, waiting);
+        if 0 < room.depth_min {
+            metrics::counter!(WAITS_BOUND_MET.name, "kind" => kind.kind.to_string()).increment(1);
+        }
+        Room { runs: room.runs.min(batch), ..room }
     }
 
     pub(super) fn set_backlog(&mut self, index: usize, backlog: bool) {
@@ -178,7 +191,9 @@ impl Pool {
         }
         let former = self.tasks.remove(&id);
         let parts = self.parts.open(id, run.token.fence);
-        let context = Context::new(&run, stop, Arc::clone(tenure), parts, self.shutdown.clone());
+        let waits = RunWaits::new(&self.kinds[index].waits);
+        let (shutdown, lease) = (self.shutdown.clone(), Arc::clone(tenure));
+        let context = Context::new(&run, stop, lease, parts, Arc::clone(&waits), shutdown);
         let runner = Arc::clone(&self.kinds[index].runner);
         let (ports, ended) = (self.ports.clone(), CancellationToken::new());
         let gate = Arc::clone(&self.gate);
@@ -191,7 +206,7 @@ impl Pool {
             drop(gate.read().await);
             work(run, &Arc::new(context), &*runner, &ports).await;
         });
-        let owned = Owned { run: id, fence, index, tenure: Arc::clone(tenure) };
+        let owned = Owned { run: id, fence, index, waits, tenure: Arc::clone(tenure) };
         self.owned.insert(abort.id(), owned);
         self.tasks.insert(id, Task { fence, abort, ended });
         let kind = &mut self.kinds[index];
@@ -200,11 +215,11 @@ impl Pool {
         Ok(())
     }
 
-    /// Waits until runs have ended, one at least; for ever while none runs.
-    pub(super) async fn finished(&mut self) {
-        match self.joins.join_next_with_id().await {
-            Some(joined) => self.forget(joined),
-            None => std::future::pending().await,
+    /// Waits until runs have ended or begun to wait, one at least; for ever while none runs.
+    pub(super) async fn freed(&mut self) {
+        tokio::select! {
+            Some(joined) = self.joins.join_next_with_id() => self.forget(joined),
+            () = self.freed.notified() => {}
         }
         // Those that ended with it: one claim then fills all their places.
         while let Some(joined) = self.joins.try_join_next_with_id() {
@@ -215,7 +230,7 @@ impl Pool {
     /// Waits until every run has ended.
     pub(super) async fn all_finished(&mut self) {
         while !self.joins.is_empty() {
-            self.finished().await;
+            self.freed().await;
         }
     }
 
@@ -235,7 +250,9 @@ impl Pool {
             // Its runner's panics are caught inside.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
-        let Some(Owned { run, fence, index, tenure }) = self.owned.remove(&id) else { return };
+        let Some(owned) = self.owned.remove(&id) else { return };
+        let Owned { run, fence, index, waits, tenure } = owned;
+        waits.end();
         tenure.strike(run, fence);
         // A run may have been won back before its former end was noticed.
         if self.tasks.get(&run).is_some_and(|task| task.fence == fence) {

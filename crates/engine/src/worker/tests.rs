@@ -4,6 +4,7 @@ mod fleet;
 mod lookout;
 mod ownership;
 mod storage;
+mod waiting;
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -243,13 +244,12 @@ impl Bench {
     fn runs(&self) -> MockRunStore {
         let mut runs = MockRunStore::new();
         let (answers, diary) = (Arc::clone(&self.answers), self.diary.clone());
-        let storage = Arc::clone(&self.storage);
-        let next = Mutex::new(0_u128);
-        runs.expect_claim().returning(move |worker, kind, limit| {
+        let (storage, next) = (Arc::clone(&self.storage), Mutex::new(0_u128));
+        runs.expect_claim().returning(move |worker, kind, room| {
             let answer = answers.lock().unwrap().pop_front().unwrap_or(Ok(0))?;
             storage.there()?;
-            let count = answer.min(limit.into());
-            diary.note(format!("claimed {count} of {limit} at {} ms", diary.elapsed()));
+            let count = answer.min(room.runs.into());
+            diary.note(format!("claimed {count} of {} at {} ms", room.runs, diary.elapsed()));
             let mut next = next.lock().unwrap();
             let first = storage.claim_from.lock().unwrap().take().unwrap_or(*next);
             let claimed: Vec<_> = (first..first + count)
@@ -449,7 +449,7 @@ async fn run_won_back_before_its_end_was_noticed_is_still_told_to_stop() {
     run.token.fence = Fence(2);
     assert!(pool.start(0, vec![run], &tenure).is_ok());
 
-    pool.finished().await;
+    pool.freed().await;
     tenure.stop_all(StopCause::Shutdown);
     pool.all_finished().await;
     assert_eq!(bench.diary.lines()[0], "7 stopped: shutdown at 200 ms");

@@ -24,12 +24,16 @@ const MESSAGE: &str = r#"message() { printf '{"type":"message","content":"%s"}\n
 const SOON: Duration = Duration::from_secs(10);
 
 fn answer(text: &str) -> TurnEnd {
-    let model = Some(Model::new("small").unwrap());
-    TurnEnd::Answer(vec![NewMessage::answer(Content::text(text).unwrap(), model)])
+    TurnEnd::Answer(vec![said(text)])
 }
 
 fn stopped(partial: &str) -> TurnEnd {
-    TurnEnd::Stopped(Some(Content::text(partial).unwrap()))
+    TurnEnd::Stopped(vec![said(partial)])
+}
+
+fn said(text: &str) -> NewMessage {
+    let model = Some(Model::new("small").unwrap());
+    NewMessage::answer(Content::text(text).unwrap(), model)
 }
 
 fn failed(why: &str) -> TurnEnd {
@@ -152,7 +156,7 @@ async fn turn_that_is_stopped_before_it_begins_starts_nothing() {
     // A start would fail.
     let program = PathBuf::from("/nowhere/answer");
     let command = Command { program, args: vec![], limits: limits() };
-    assert_eq!(end_of(&command, "?", &stage).await, TurnEnd::Stopped(None));
+    assert_eq!(end_of(&command, "?", &stage).await, TurnEnd::Stopped(vec![]));
 }
 
 #[tokio::test]
@@ -169,7 +173,7 @@ async fn stop_without_a_part_has_no_partial_answer() {
     timeout(WAIT_MAX, come).await.expect("the script did not begin");
     std::fs::remove_file(&begun).unwrap();
     stage.stop(StopCause::Interrupted);
-    assert_eq!(joined(turn).await, TurnEnd::Stopped(None));
+    assert_eq!(joined(turn).await, TurnEnd::Stopped(vec![]));
 }
 
 #[tokio::test]

@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use musterbeat_core::chat::Report;
+use musterbeat_core::chat::{Chat, Report, WhenBusy};
 use musterbeat_core::id::{ChatId, MessageId, OwnerId, Step, Version};
 use musterbeat_core::message::{Content, Message, Model, NewMessage, Role, Usage, Visibility};
-use musterbeat_core::port::{AwaitError, ChatContext, ChatTurn, RunContext, StepError};
+use musterbeat_core::port::{
+    AwaitError, ChatContext, ChatTurn, Halt, KinError, NewChild, RunContext, StepError,
+};
 use musterbeat_core::run::StopCause;
 use musterbeat_core::timestamp::Timestamp;
 use musterbeat_engine::command::{Command, CommandLimits};
@@ -53,6 +55,8 @@ pub(crate) fn turn(question: &str) -> ChatTurn {
     ChatTurn {
         chat,
         owner: OwnerId::new(Uuid::from_u128(2)),
+        depth: 0,
+        may_spawn: true,
         model: Some(Model::new("small").unwrap()),
         prompt: vec![message],
     }
@@ -159,5 +163,26 @@ impl ChatContext for Stage {
         _timeout: Option<Duration>,
     ) -> Result<Report, AwaitError> {
         panic!("no program waits for chats")
+    }
+
+    async fn spawn(&self, _child: NewChild) -> Result<(), KinError> {
+        panic!("no program has children")
+    }
+
+    async fn send(
+        &self,
+        _descendant: ChatId,
+        _content: Content,
+        _when_busy: WhenBusy,
+    ) -> Result<bool, KinError> {
+        panic!("no program has children")
+    }
+
+    async fn halt(&self, _descendant: ChatId, _halt: Halt) -> Result<(), KinError> {
+        panic!("no program has children")
+    }
+
+    async fn children(&self) -> Result<Vec<Chat>, KinError> {
+        panic!("no program has children")
     }
 }

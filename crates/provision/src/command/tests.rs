@@ -1,7 +1,7 @@
 use std::path::Path;
 use std::sync::Mutex;
 
-use musterbeat_core::id::{RunId, WorkspaceId};
+use musterbeat_core::id::{BuildId, WorkspaceId};
 use musterbeat_core::run::StopCause;
 use nix::errno::Errno;
 use nix::sys::signal::kill;
@@ -106,7 +106,7 @@ fn short() -> CommandLimits {
 
 fn build() -> Build {
     Build {
-        id: RunId::new(uuid::Uuid::from_u128(1)),
+        id: BuildId::new(uuid::Uuid::from_u128(1)),
         workspace: WorkspaceId::new(uuid::Uuid::from_u128(2)),
         transition: Transition::Start,
         name: "blue".to_owned(),

@@ -46,6 +46,11 @@ pub enum CheckError {
     },
 }
 
+/// Why a template was not added.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct AddTemplateError(pub(super) WorkError);
+
 /// Why a build with folders did not come to its end.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum WorkError {
@@ -75,6 +80,8 @@ pub(super) enum TemplateError {
          templates, without `.` and `..`"
     )]
     Source(String),
+    #[error("there is a template {0:?} already; give the new one another name")]
+    Added(String),
     #[error("there is no template {0:?} in the folder of templates")]
     Missing(String),
     #[error("the template {0:?} is a link that leads out of the folder of templates")]

@@ -48,6 +48,8 @@ impl Work {
         remove(&part, &self.brake, &*self.context)?;
         if self.is_there()? {
             self.context.log("the folder is there already, and is left as it is");
+            // A claim that failed may have left another's label.
+            label::write(&self.build, &self.places, &self.places.workspace())?;
             return self.link();
         }
         if let Err(error) = self.prepare() {

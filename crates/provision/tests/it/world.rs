@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use musterbeat_core::build::{Build, Transition};
-use musterbeat_core::id::{OwnerId, RunId, WorkspaceId};
+use musterbeat_core::id::{BuildId, OwnerId, WorkspaceId};
 use musterbeat_core::port::BuildContext;
 use musterbeat_core::run::StopCause;
 use tokio::sync::watch;
@@ -14,7 +14,7 @@ use uuid::Uuid;
 /// Returns a build of the one workspace of a test, a prebuild.
 pub(crate) fn build(transition: Transition) -> Build {
     Build {
-        id: RunId::new(Uuid::from_u128(1)),
+        id: BuildId::new(Uuid::from_u128(1)),
         workspace: WorkspaceId::new(Uuid::from_u128(2)),
         transition,
         name: "prebuild-7".to_owned(),

@@ -6,14 +6,14 @@ use axum::http::StatusCode;
 use musterbeat_core::id::AgentId;
 use musterbeat_core::page::Limit;
 use secrecy::ExposeSecret;
-use serde::Deserialize;
-use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::wire::{AgentPage, CreateAgent, CreatedAgent};
+use super::wire::{AgentPage, CreateAgent, CreatedAgent, PageQuery};
 use crate::app::App;
 use crate::http::extract::{Body, ChatUser, PathOf, QueryOf};
-use crate::http::problem::{AnyProblem, BodyProblem, ObjectProblem, Problem};
+use crate::http::problem::{
+    AnyProblem, BodyProblem, ObjectProblem, Problem, ValueProblem, deleted,
+};
 use crate::identity;
 
 /// Creates an agent of the caller, and the token that it reports with.
@@ -45,35 +45,23 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(created)))
 }
 
-/// Which agents to list.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct List {
-    /// `next` of the page before.
-    after: Option<Uuid>,
-    /// How many, by default 50.
-    #[param(minimum = 1, maximum = 200)]
-    limit: Option<u32>,
-}
-
 /// Lists the caller's agents, the youngest first.
 #[utoipa::path(
     get,
     path = "/agents",
     operation_id = "list_agents",
     tag = "agents",
-    params(List),
+    params(PageQuery),
     responses(
         (status = 200, description = "A page of agents", body = AgentPage),
-        (status = 422, description = "A value is not valid", body = Problem, content_type = "application/problem+json"),
+        ValueProblem,
         AnyProblem,
     ),
 )]
 pub(super) async fn list(
     State(app): State<App>,
     ChatUser(caller): ChatUser,
-    QueryOf(query): QueryOf<List>,
+    QueryOf(query): QueryOf<PageQuery>,
 ) -> Result<Json<AgentPage>, Problem> {
     let limit = Limit::new(query.limit)?;
     let agents = app.agents.list(caller.owner, query.after.map(AgentId::new), limit).await?;
@@ -94,9 +82,5 @@ pub(super) async fn delete(
     ChatUser(caller): ChatUser,
     PathOf(id): PathOf<Uuid>,
 ) -> Result<StatusCode, Problem> {
-    if app.agents.delete(AgentId::new(id), caller.reach()).await? {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(Problem::not_found())
-    }
+    deleted(app.agents.delete(AgentId::new(id), caller.reach()).await?)
 }

@@ -16,7 +16,9 @@ use super::events::{self, EventStream, Until};
 use super::wire::{Chat, ChatPage, CreateChat, PatchChat};
 use crate::app::App;
 use crate::http::extract::{Body, ChatUser, PathOf, QueryOf};
-use crate::http::problem::{AnyProblem, BodyProblem, ObjectProblem, Problem, StateProblem};
+use crate::http::problem::{
+    AnyProblem, BodyProblem, ObjectProblem, Problem, StateProblem, ValueProblem,
+};
 
 /// Creates a chat; a worker answers at once.
 ///
@@ -81,7 +83,7 @@ pub(super) async fn read(
     chat.map(|chat| Json(chat.into())).ok_or_else(Problem::not_found)
 }
 
-/// Changes title, workspace or read marker of a chat; what is left out stays.
+/// Changes title, workspace, read marker or limits of a chat; what is left out stays.
 ///
 /// A title or workspace moves the chat to the front of its owner's list.
 #[utoipa::path(
@@ -96,6 +98,7 @@ pub(super) async fn read(
         AnyProblem,
         ObjectProblem,
         BodyProblem,
+        StateProblem,
     ),
 )]
 pub(super) async fn change(
@@ -135,7 +138,7 @@ pub(super) struct ListChats {
     params(ListChats),
     responses(
         (status = 200, description = "A page of chats", body = ChatPage),
-        (status = 422, description = "A value is not valid", body = Problem, content_type = "application/problem+json"),
+        ValueProblem,
         AnyProblem,
     ),
 )]

@@ -15,7 +15,7 @@ use super::wire::{DiffStatus, DiffStatuses, MarkDiff, Marked};
 use crate::app::App;
 use crate::http::extract::{Body, ChatUser, PathOf, QueryOf};
 use crate::http::problem::{
-    AnyProblem, BodyProblem, HostProblem, ObjectProblem, Problem, StateProblem,
+    AnyProblem, BodyProblem, HostProblem, ObjectProblem, Problem, StateProblem, ValueProblem,
 };
 
 /// Chats that one request may name.
@@ -62,7 +62,7 @@ pub(super) struct ReadMany {
     params(ReadMany),
     responses(
         (status = 200, description = "The branches, in no order", body = DiffStatuses),
-        (status = 422, description = "A value is not valid", body = Problem, content_type = "application/problem+json"),
+        ValueProblem,
         AnyProblem,
     ),
 )]

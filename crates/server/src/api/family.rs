@@ -23,7 +23,7 @@ use super::chats::cursor;
 use super::wire::{ChatPage, Report};
 use crate::app::App;
 use crate::http::extract::{ChatUser, PathOf, QueryOf};
-use crate::http::problem::{AnyProblem, Kind, ObjectProblem, Problem};
+use crate::http::problem::{AnyProblem, Kind, ObjectProblem, Problem, ValueProblem};
 
 /// Pause after which a wait says that it goes on: shorter than proxies' patience.
 const SIGN_INTERVAL: Duration = Duration::from_secs(15);
@@ -62,7 +62,7 @@ enum Relation {
     params(("id" = Uuid, Path, description = "The chat"), ListFamily),
     responses(
         (status = 200, description = "A page of chats", body = ChatPage),
-        (status = 422, description = "A value is not valid", body = Problem, content_type = "application/problem+json"),
+        ValueProblem,
         AnyProblem,
         ObjectProblem,
     ),

@@ -14,7 +14,9 @@ use uuid::Uuid;
 use super::wire::{EditMessage, Edited, Message, MessagePage, SendMessage, Sent};
 use crate::app::App;
 use crate::http::extract::{Body, ChatUser, PathOf, QueryOf};
-use crate::http::problem::{AnyProblem, BodyProblem, ObjectProblem, Problem, StateProblem};
+use crate::http::problem::{
+    AnyProblem, BodyProblem, ObjectProblem, Problem, StateProblem, ValueProblem,
+};
 
 /// Sends a message; it is answered at once, or waits while the chat is busy.
 #[utoipa::path(
@@ -40,8 +42,7 @@ pub(super) async fn send(
 ) -> Result<(StatusCode, Json<Sent>), Problem> {
     let event = body.checked(caller.owner)?;
     let applied = app.chats.apply(ChatId::new(id), By::User(caller.reach()), event).await?;
-    let sent = Sent { queued: applied.queued, version: applied.version.0 };
-    Ok((StatusCode::ACCEPTED, Json(sent)))
+    Ok((StatusCode::ACCEPTED, Json(applied.into())))
 }
 
 /// Says something else instead: the message and all after it go, and the chat begins anew there.
@@ -97,7 +98,7 @@ pub(super) struct ListMessages {
     params(("id" = Uuid, Path, description = "The chat"), ListMessages),
     responses(
         (status = 200, description = "A page of messages", body = MessagePage),
-        (status = 422, description = "A value is not valid", body = Problem, content_type = "application/problem+json"),
+        ValueProblem,
         AnyProblem,
         ObjectProblem,
     ),

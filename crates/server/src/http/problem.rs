@@ -8,7 +8,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use musterbeat_core::chat::Refused;
 use musterbeat_core::invalid::Invalid;
-use musterbeat_core::port::{ApplyError, FetchError, StoreError};
+use musterbeat_core::port::{ApplyError, FetchError, StoreError, TemplateError, WorkspaceError};
 use musterbeat_engine::refresh::RefreshError;
 use serde::Serialize;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
@@ -54,6 +54,8 @@ pub(crate) enum Kind {
     MethodNotAllowed,
     NotNow,
     QueueFull,
+    NoClaimablePrebuild,
+    NameTaken,
     TooLarge,
     MediaType,
     Invalid,
@@ -79,6 +81,10 @@ impl Kind {
             }
             Self::NotNow => (StatusCode::CONFLICT, "not-now", "The state does not allow this"),
             Self::QueueFull => (StatusCode::CONFLICT, "queue-full", "The chat's queue is full"),
+            Self::NoClaimablePrebuild => {
+                (StatusCode::CONFLICT, "no-claimable-prebuild", "No prebuild is ready")
+            }
+            Self::NameTaken => (StatusCode::CONFLICT, "name-taken", "The name is taken"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large"),
             Self::MediaType => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", "The body is not JSON")
@@ -116,6 +122,11 @@ impl Problem {
     pub(crate) fn not_found() -> Self {
         Self::new(Kind::NotFound, "there is nothing here, or it is not yours")
     }
+}
+
+/// Answers a deletion: it is gone, or was not there.
+pub(crate) fn deleted(was_there: bool) -> Result<StatusCode, Problem> {
+    if was_there { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::not_found()) }
 }
 
 impl IntoResponse for Problem {
@@ -171,9 +182,38 @@ impl From<ApplyError> for Problem {
                 Self::new(Kind::NotFound, refused.to_string())
             }
             ApplyError::Refused(refused) => Self::new(Kind::NotNow, refused.to_string()),
+            ApplyError::NoWorkspace => {
+                Invalid::new("workspace_id", "is no workspace of the chat's owner").into()
+            }
             ApplyError::Fenced => Self::new(Kind::NotNow, error.to_string()),
             ApplyError::Store(error) => error.into(),
         }
+    }
+}
+
+impl From<TemplateError> for Problem {
+    fn from(error: TemplateError) -> Self {
+        match error {
+            TemplateError::NotFound => Self::not_found(),
+            TemplateError::NameTaken => Self::new(Kind::NameTaken, error.to_string()),
+            TemplateError::ForeignVersion => {
+                Invalid::new("active_version_id", "is not a version of this template").into()
+            }
+            TemplateError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<WorkspaceError> for Problem {
+    fn from(error: WorkspaceError) -> Self {
+        let kind = match error {
+            WorkspaceError::NotFound => return Self::not_found(),
+            WorkspaceError::Store(error) => return error.into(),
+            WorkspaceError::NoClaimable => Kind::NoClaimablePrebuild,
+            WorkspaceError::NameTaken => Kind::NameTaken,
+            WorkspaceError::NotActive | WorkspaceError::Busy => Kind::NotNow,
+        };
+        Self::new(kind, error.to_string())
     }
 }
 
@@ -215,6 +255,9 @@ pub(crate) struct ObjectProblem;
 /// Problems of a route that takes a body.
 pub(crate) struct BodyProblem;
 
+/// Problems of a route that takes values beside its path.
+pub(crate) struct ValueProblem;
+
 /// Problems of a route that asks a git host.
 pub(crate) struct HostProblem;
 
@@ -234,6 +277,7 @@ macro_rules! documented {
 documented!(AnyProblem: Malformed, Unauthorized, Forbidden, TooManyRequests, Internal, Unavailable);
 documented!(ObjectProblem: NotFound);
 documented!(BodyProblem: TooLarge, MediaType, Invalid);
+documented!(ValueProblem: Invalid);
 documented!(StateProblem: NotNow);
 documented!(HostProblem: HostFailed);
 

@@ -1,27 +1,36 @@
 //! How the crates are put together, as the settings say.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use musterbeat_core::id::WorkerId;
 use musterbeat_core::port::{ChatRunner, Lease, Publish, Watch};
-use musterbeat_db::PgBeats;
+use musterbeat_core::prebuild::{Limits, concurrency};
+use musterbeat_db::{PgBeats, PgPrebuildLead};
+use musterbeat_engine::activity::{ActivityOptions, ActivityTracker};
 use musterbeat_engine::agents::{AgentPorts, Agents};
+use musterbeat_engine::builds::BuildRuns;
 use musterbeat_engine::chat::{AwaitTimes, ChatPorts, ChatRuns, Chats};
 use musterbeat_engine::clock::SystemClock;
 use musterbeat_engine::command::{Command, CommandLimits};
 use musterbeat_engine::echo::Echo;
 use musterbeat_engine::metadata::{MetadataBatcher, MetadataOptions};
 use musterbeat_engine::parts::{PartLimits, PartStreams};
+use musterbeat_engine::prebuild::{ReconcileOptions, ReconcilePorts, Reconciler};
 use musterbeat_engine::refresh::{RefreshOptions, RefreshPorts, Refresher};
+use musterbeat_engine::runs::Runs;
 use musterbeat_engine::shutdown::Shutdown;
 use musterbeat_engine::worker::{Ports, Serving, Worker, WorkerOptions};
+use musterbeat_engine::workspaces::{WorkspacePorts, Workspaces};
 use musterbeat_git::{HostConfig, HostError, Hosts, ProviderConfig};
 use musterbeat_pubsub::{PgTransport, PgTransportOptions};
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::agent::AgentParts;
+use super::provisioner;
 use crate::agent_tokens::AgentTokens;
 use crate::api::{self, FollowPorts, Followed};
 use crate::app::App;
@@ -40,7 +49,11 @@ pub(super) struct Wiring<'a> {
     chats: Chats,
     parts: PartStreams,
     cluster: Cluster,
+    /// None unless the runner is `agent`.
+    pub(super) agent: Option<AgentParts>,
     shutdown: Shutdown,
+    /// Learns which agents report and which chats are at work.
+    pub(super) activity: ActivityTracker,
     /// Ends every event stream.
     pub(super) streams_end: CancellationToken,
 }
@@ -56,11 +69,14 @@ impl<'a> Wiring<'a> {
         let watch: Arc<dyn Watch> = Arc::new(notices.clone());
         let ports = ChatPorts {
             store: Arc::new(database.store.clone()),
+            reader: Arc::new(database.store.clone()),
             publish: Arc::clone(&publish),
             watch: Arc::clone(&watch),
         };
         let Settings { await_timeout, await_poll, .. } = *settings;
         let times = AwaitTimes { timeout: await_timeout, poll: await_poll };
+        let agent = (settings.runner == RunnerChoice::Agent)
+            .then(|| AgentParts::new(settings, &database.store));
         Ok(Self {
             settings,
             database,
@@ -69,7 +85,12 @@ impl<'a> Wiring<'a> {
             chats: Chats::new(ports).with_await_times(times),
             parts: PartStreams::new(PartLimits::default(), api::part_frame),
             cluster: Cluster::of(settings)?,
+            agent: agent.transpose()?,
             shutdown,
+            activity: ActivityTracker::new(
+                Arc::new(database.store.clone()),
+                ActivityOptions::DEFAULT,
+            ),
             streams_end: CancellationToken::new(),
         })
     }
@@ -88,6 +109,9 @@ impl<'a> Wiring<'a> {
             refresher: self.refresher()?,
             followed: self.followed(),
             agents: self.agents(batcher),
+            workspaces: self.workspaces(),
+            runs: Runs::new(Arc::new(store.clone()), Arc::clone(&self.publish)),
+            agent: self.agent.clone(),
             agent_tokens: AgentTokens::new(store.clone(), Arc::clone(&self.watch)),
             revocations: Revocations::new(store.clone(), Arc::clone(&self.watch)),
             cluster: self.cluster.clone(),
@@ -132,8 +156,41 @@ impl<'a> Wiring<'a> {
             publish: Arc::clone(&self.publish),
             watch: Arc::clone(&self.watch),
             batcher: batcher.clone(),
+            activity: self.activity.clone(),
         };
         Agents::new(ports, api::metadata_frame)
+    }
+
+    fn workspaces(&self) -> Workspaces {
+        let store = Arc::new(self.database.store.clone());
+        Workspaces::new(WorkspacePorts {
+            templates: store.clone(),
+            workspaces: store.clone(),
+            prebuilds: store,
+            publish: Arc::clone(&self.publish),
+        })
+    }
+
+    pub(super) fn reconciler(&self) -> anyhow::Result<Reconciler> {
+        let settings = self.settings;
+        let interval = settings.reconcile_interval;
+        let ports = ReconcilePorts {
+            lead: Arc::new(PgPrebuildLead::new(self.database.url.expose_secret(), interval)?),
+            prebuilds: Arc::new(self.database.store.clone()),
+            publish: Arc::clone(&self.publish),
+            watch: Arc::clone(&self.watch),
+        };
+        let options = ReconcileOptions {
+            interval,
+            limits: Limits {
+                backoff_interval: settings.backoff_interval,
+                failure_hard_limit: NonZeroU32::new(settings.failure_hard_limit),
+            },
+            lookback: settings.backoff_lookback,
+            history: settings.prebuild_history,
+            concurrency: concurrency(settings.pool_max.get()),
+        };
+        Ok(Reconciler::new(ports, options))
     }
 
     fn refresher(&self) -> Result<Refresher, HostError> {
@@ -147,12 +204,38 @@ impl<'a> Wiring<'a> {
         Ok(Refresher::new(ports, RefreshOptions::DEFAULT))
     }
 
+    /// Returns who answers chats as the settings say.
+    pub(super) fn runner(&self) -> Arc<dyn ChatRunner> {
+        match &self.settings.runner {
+            RunnerChoice::Echo => Arc::new(Echo { pace: self.settings.echo_pace }),
+            RunnerChoice::Agent => {
+                let agent = self.agent.as_ref().expect("this runner's parts were made for it");
+                agent.runner(self.settings)
+            }
+            RunnerChoice::Command(program) => Arc::new(Command {
+                program: program.clone(),
+                args: vec![],
+                limits: CommandLimits::default(),
+            }),
+        }
+    }
+
     pub(super) fn worker(&self, answers: Arc<dyn ChatRunner>) -> anyhow::Result<Worker> {
         let settings = self.settings;
-        let serving = Serving {
-            runner: Arc::new(ChatRuns::new(self.chats.clone(), answers)),
+        let runner = ChatRuns::new(self.chats.clone(), answers);
+        let chats = Serving {
+            runner: Arc::new(runner.with_activity(self.activity.clone())),
             capacity: settings.capacity.get() as usize,
         };
+        let builds = provisioner::chosen(settings).map(|provisioner| Serving {
+            runner: Arc::new(BuildRuns::new(
+                Arc::new(self.database.store.clone()),
+                provisioner,
+                Arc::clone(&self.publish),
+            )),
+            capacity: settings.build_capacity.get() as usize,
+        });
+        let serving = [chats].into_iter().chain(builds).collect();
         let options = WorkerOptions {
             lease: Lease {
                 worker: WorkerId::new(Uuid::now_v7()),
@@ -169,7 +252,7 @@ impl<'a> Wiring<'a> {
             stamp_runs: settings.stamp_runs,
         };
         let (parts, shutdown) = (self.parts.clone(), self.shutdown.clone());
-        Ok(Worker::new(self.ports()?, vec![serving], parts, options, shutdown))
+        Ok(Worker::new(self.ports()?, serving, parts, options, shutdown))
     }
 
     fn ports(&self) -> anyhow::Result<Ports> {
@@ -197,18 +280,6 @@ pub(super) fn transport(settings: &Settings, database: &Database) -> anyhow::Res
         ..PgTransportOptions::DEFAULT
     };
     Ok(PgTransport::start(database.url.expose_secret(), &options)?)
-}
-
-/// Returns who answers chats as the settings say.
-pub(super) fn chosen(settings: &Settings) -> Arc<dyn ChatRunner> {
-    match &settings.runner {
-        RunnerChoice::Echo => Arc::new(Echo { pace: settings.echo_pace }),
-        RunnerChoice::Command(program) => Arc::new(Command {
-            program: program.clone(),
-            args: vec![],
-            limits: CommandLimits::default(),
-        }),
-    }
 }
 
 impl From<&GitHost> for HostConfig {

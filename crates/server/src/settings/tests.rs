@@ -1,5 +1,7 @@
 //! Where settings come from, and what is refused.
 
+mod agent;
+
 use super::*;
 use figment::Jail;
 use figment::providers::Serialized;

@@ -2,10 +2,12 @@
 
 use std::future::ready;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use eventsource_stream::{Event, Eventsource};
 use futures_util::{Stream, StreamExt};
+use musterbeat_core::port::ChatRunner;
 use musterbeat_engine::shutdown::Shutdown;
 use musterbeat_server::serve::Server;
 use musterbeat_server::settings::Settings;
@@ -46,6 +48,23 @@ impl Running {
 
     /// Starts a further server on the database of another.
     pub(crate) async fn start_beside(url: &str, change: impl FnOnce(&mut Settings)) -> Self {
+        Self::start_as(url, None, change).await
+    }
+
+    /// Starts a server on a database whose chats `runner` answers.
+    pub(crate) async fn start_answering(
+        url: &str,
+        runner: Arc<dyn ChatRunner>,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
+        Self::start_as(url, Some(runner), change).await
+    }
+
+    async fn start_as(
+        url: &str,
+        runner: Option<Arc<dyn ChatRunner>>,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
         let mut settings = Settings {
             listen: ([127, 0, 0, 1], 0).into(),
             database_url: Some(url.into()),
@@ -54,7 +73,12 @@ impl Running {
         };
         change(&mut settings);
         let shutdown = Shutdown::default();
-        let server = Server::start(settings, shutdown.clone()).await.unwrap();
+        let server = match runner {
+            None => Server::start(settings, shutdown.clone()).await.unwrap(),
+            Some(runner) => {
+                Server::start_with_runner(settings, runner, shutdown.clone()).await.unwrap()
+            }
+        };
         let token = server.admin_token().map(|token| token.expose_secret().to_owned());
         let base = format!("http://{}", server.address());
         Self { client: Client::new(base, token), shutdown, server, database: None }
@@ -88,6 +112,16 @@ impl Client {
         // The crate that downloads PostgreSQL asks for rustls without a provider, and features unite.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Self { http: reqwest::Client::new(), base, token }
+    }
+
+    /// Returns the token that it shows.
+    pub(crate) fn token(&self) -> &str {
+        self.token.as_deref().unwrap_or_default()
+    }
+
+    /// Returns where the server is.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
     }
 
     /// Returns the same client with another token.
@@ -135,6 +169,31 @@ impl Client {
         let response = self.post(&path, &json!({ "content": content })).await;
         assert_eq!(response.status(), StatusCode::ACCEPTED);
         response.json().await.unwrap()
+    }
+
+    /// Creates a workspace of a template of its own; returns its id.
+    pub(crate) async fn create_workspace(&self, name: &str) -> String {
+        let preset = self.create_preset(name, "none", 0).await;
+        let body = json!({ "preset_id": preset, "name": name });
+        let response = self.post("/api/v1/workspaces", &body).await;
+        assert_eq!(response.status(), StatusCode::CREATED);
+        let given: Value = response.json().await.unwrap();
+        given["workspace_id"].as_str().unwrap().to_owned()
+    }
+
+    /// Creates a template with a preset `small` that wants so many prebuilds; returns its id.
+    pub(crate) async fn create_preset(&self, name: &str, source: &str, desired: u32) -> String {
+        let pool = json!({ "desired_instances": desired });
+        let presets = json!([{ "name": "small", "pool": pool }]);
+        let version = json!({ "name": "v1", "source": source, "presets": presets });
+        let body = json!({ "name": name, "version": version });
+        let response = self.post("/api/v1/templates", &body).await;
+        assert_eq!(response.status(), StatusCode::CREATED);
+        let created: Value = response.json().await.unwrap();
+        let presets = self
+            .get_json(&format!("/api/v1/presets?template_id={}", created["id"].as_str().unwrap()))
+            .await;
+        presets["presets"][0]["id"].as_str().unwrap().to_owned()
     }
 
     /// Makes a user's token and returns it.

@@ -4,17 +4,26 @@
 
 mod access;
 mod agents;
+mod catalogue;
 mod chats;
 mod client;
 mod diffs;
 mod doctor;
 mod events;
 mod families;
+mod mcp;
+mod models;
 mod operations;
 mod outage;
 mod ownership;
+mod prebuilds;
 mod process;
 mod refusals;
 mod relay;
 mod replica;
+mod spawning;
+mod subagents;
+mod summaries;
+mod takeovers;
+mod tour;
 mod turns;

@@ -28,7 +28,7 @@ async fn bad_bodies_name_field_and_limit() {
     check(client, "{", expect!["400 malformed: Failed to parse the request body as JSON: EOF while parsing an object at line 1 column 1"]).await;
     check(client, "{}", expect!["422 invalid: Failed to deserialize the JSON body into the target type: missing field `content` at line 1 column 2"]).await;
     check(client, r#"{"content": 7}"#, expect!["422 invalid: Failed to deserialize the JSON body into the target type: content: invalid type: integer `7`, expected a text or an array of parts at line 1 column 13"]).await;
-    check(client, r#"{"content": "x", "colour": 1}"#, expect!["422 invalid: Failed to deserialize the JSON body into the target type: colour: unknown field `colour`, expected one of `content`, `title`, `workspace_id`, `parent_id`, `model` at line 1 column 25"]).await;
+    check(client, r#"{"content": "x", "colour": 1}"#, expect!["422 invalid: Failed to deserialize the JSON body into the target type: colour: unknown field `colour`, expected one of `content`, `title`, `workspace_id`, `parent_id`, `model`, `subagent_depth_max`, `subagents_max` at line 1 column 25"]).await;
     check(
         client,
         r#"{"content": []}"#,
@@ -47,6 +47,8 @@ async fn bad_bodies_name_field_and_limit() {
         expect!["422 invalid [title]: title: is empty"],
     )
     .await;
+    // A summary is wished for by a route of its own.
+    check(client, r#"{"content": [{"type": "command"}]}"#, expect!["422 invalid: Failed to deserialize the JSON body into the target type: content[0].type: unknown variant `command`, expected `text` at line 1 column 31"]).await;
     let long = json!({ "content": "x", "title": "é".repeat(101) }).to_string();
     check(
         client,

@@ -40,7 +40,12 @@ pub(crate) struct Replica {
 impl Replica {
     /// Starts `command` and waits until it announces itself.
     pub(crate) fn start(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        Self::start_logged(command, Stdio::null())
+    }
+
+    /// Starts `command`, which writes its log to `log`, and waits until it announces itself.
+    pub(crate) fn start_logged(command: &mut Command, log: impl Into<Stdio>) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
         // In place before anything can panic, so that the process never outlives its test.
         let nobody = Client::new(String::new(), None);

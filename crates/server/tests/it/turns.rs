@@ -181,7 +181,7 @@ async fn title_workspace_and_marker_are_patched() {
     let client = &running.client;
     let chat = client.create_chat("first").await;
     let path = format!("/api/v1/chats/{chat}");
-    let workspace = "00000000-0000-7000-8000-000000000001";
+    let workspace = client.create_workspace("mine").await;
     let body = json!({ "title": "roll", "workspace_id": workspace, "last_read_message_id": 7 });
     let (status, patched) = call(client, Method::PATCH, &path, Some(body)).await;
     assert_eq!(status, StatusCode::OK);

@@ -179,7 +179,7 @@ async fn look(question: Question, context: &dyn ChatContext) -> Result<(), TurnE
     if pause(TOOL_TIME_MAX, context).await {
         // What was said while a call is open is kept, after an answer to the call.
         let partial = question.number.is_multiple_of(2).then(|| question.first(1));
-        return Err(TurnEnd::Stopped(partial.as_deref().map(Content::produced)));
+        return Err(TurnEnd::Stopped(partial.as_deref().map(spoken).into_iter().collect()));
     }
     step(Role::Tool, question.result(), context).await
 }
@@ -199,7 +199,7 @@ async fn step(role: Role, part: Part, context: &dyn ChatContext) -> Result<(), T
 fn written(step: Result<(), musterbeat_core::port::StepError>) -> Result<(), TurnEnd> {
     use musterbeat_core::port::StepError;
     step.map_err(|error| match error {
-        StepError::Fenced | StepError::Store(_) => TurnEnd::Stopped(None),
+        StepError::Fenced | StepError::Store(_) => TurnEnd::Stopped(vec![]),
         error => TurnEnd::Failed(format!("a step was not taken: {error}")),
     })
 }
@@ -210,14 +210,17 @@ async fn speak(question: Question, context: &dyn ChatContext) -> TurnEnd {
             return TurnEnd::Failed(question.error());
         }
         if pause(WORD_TIME_MAX, context).await {
-            let said = (place > 0).then(|| Content::produced(&question.first(place)));
-            return TurnEnd::Stopped(said);
+            let said = (place > 0).then(|| spoken(&question.first(place)));
+            return TurnEnd::Stopped(said.into_iter().collect());
         }
         let part = Part::Text { text: question.word(place) };
         context.part(serde_json::to_vec(&part).unwrap());
     }
-    let answer = Content::produced(&question.first(question.words));
-    TurnEnd::Answer(vec![NewMessage::answer(answer, None)])
+    TurnEnd::Answer(vec![spoken(&question.first(question.words))])
+}
+
+fn spoken(words: &str) -> NewMessage {
+    NewMessage::answer(Content::produced(words), None)
 }
 
 /// Waits some time; says whether it was cut short.

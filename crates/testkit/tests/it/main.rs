@@ -4,6 +4,7 @@
 
 mod database;
 mod journal;
+mod models;
 mod pgbouncer;
 mod proxy;
 mod settings;

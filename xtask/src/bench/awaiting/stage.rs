@@ -8,7 +8,7 @@ use musterbeat_core::chat::{Event, NewChat, Report, Title};
 use musterbeat_core::id::{ChatId, OwnerId, WorkerId};
 use musterbeat_core::message::{Content, NewMessage, Turn};
 use musterbeat_core::port::{
-    By, ChatStore as _, Lease, LeaseStore as _, Reach, RunStore as _, Watch as _,
+    By, ChatStore as _, Lease, LeaseStore as _, Reach, Room, RunStore as _, Watch as _,
 };
 use musterbeat_core::run::{Run, RunKind};
 use musterbeat_db::{PgStore, PoolLimits};
@@ -138,6 +138,7 @@ impl Replica {
         let posted = Arc::new(Stamping::new(transport.clone()));
         let chats = Chats::new(ChatPorts {
             store: Arc::new(store.clone()),
+            reader: Arc::new(store.clone()),
             publish: posted.clone(),
             watch: Arc::new(transport.clone()),
         });
@@ -148,7 +149,7 @@ impl Replica {
 
     /// Has the worker own a chat's run.
     async fn claim(&self, worker: WorkerId, chat: ChatId) -> Result<Run> {
-        let runs = self.store.claim(worker, &RunKind::CHAT, 1).await?;
+        let runs = self.store.claim(worker, &RunKind::CHAT, Room::of(1)).await?;
         let run = runs.into_iter().find(|run| run.id == chat.into());
         run.context("a chat that is pending was not claimed")
     }
@@ -175,7 +176,7 @@ impl Replica {
 async fn poll(store: &PgStore, parent: ChatId, child: ChatId) -> Result<Report> {
     ensure!(store.ancestors(child).await?.descends_from(parent), "a child is none");
     loop {
-        let report = store.report(child, Reach::Everything).await?;
+        let report = store.report(child, Reach::Everything, None).await?;
         let report = report.context("a child is gone")?;
         if report.is_at_rest() {
             return Ok(report);

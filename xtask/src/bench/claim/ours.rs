@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
-use musterbeat_core::port::RunStore as _;
+use musterbeat_core::port::{Room, RunStore as _};
 use musterbeat_db::{PgPool, PgStore, PoolLimits, runs};
 use musterbeat_testkit::TestDatabase;
 use sqlx::{Connection as _, PgConnection};
@@ -149,7 +149,7 @@ impl Arm for Pooled {
             tasks.spawn(async move {
                 let (kind, mut answered) = (kind()?, Vec::new());
                 for _ in 0..claims {
-                    let claimed = store.claim(worker(number), &kind, BATCH.get()).await?;
+                    let claimed = store.claim(worker(number), &kind, Room::of(BATCH.get())).await?;
                     answered.extend(claimed.iter().map(|run| run.id.uuid()));
                 }
                 Ok(answered)

@@ -76,6 +76,7 @@ impl Stage {
         let posted = Arc::new(Stamping::new(a.transport.clone()));
         let chats = Chats::new(ChatPorts {
             store: Arc::new(a.store.clone()),
+            reader: Arc::new(a.store.clone()),
             publish: posted.clone(),
             watch: Arc::new(a.transport.clone()),
         });
@@ -158,6 +159,7 @@ impl Replica {
             WorkerOptions { poll_interval: POLL_INTERVAL, times, ..WorkerOptions::new(lease) };
         let chats = Chats::new(ChatPorts {
             store: Arc::new(store.clone()),
+            reader: Arc::new(store.clone()),
             publish,
             watch: Arc::new(transport.clone()),
         });
@@ -195,7 +197,7 @@ struct Endless;
 impl ChatRunner for Endless {
     async fn turn(&self, _: ChatTurn, context: Arc<dyn ChatContext>) -> TurnEnd {
         context.stopped().await;
-        TurnEnd::Stopped(None)
+        TurnEnd::Stopped(vec![])
     }
 }
 

@@ -55,12 +55,14 @@ fn key(facts: &Facts) -> Key {
     (State::shown(facts), facts.queued, facts.open.len())
 }
 
-/// What an owner may write: words, a call, or the answer to what is open.
+/// What an owner may write: words, a call, two of which one is answered, or the answer to what is
+/// open.
 fn answers(facts: &Facts) -> Vec<Vec<NewMessage>> {
-    let call =
-        Part::ToolCall { id: "a".into(), name: "read".into(), input: serde_json::Value::Null };
-    let call = NewMessage::answer(Content::stored(vec![call]), None);
-    let mut answers = vec![vec![], vec![NewMessage::answer(text("words"), None)], vec![call]];
+    let call = said(Role::Assistant, vec![called("a")]);
+    let calls = said(Role::Assistant, vec![called("a"), called("b")]);
+    let one = crate::call::answers([open("b")], "done");
+    let words = NewMessage::answer(text("words"), None);
+    let mut answers = vec![vec![], vec![words], vec![call], vec![calls, one]];
     if !facts.open.is_empty() {
         answers.push(vec![crate::call::answers(facts.open.clone(), "done")]);
     }

@@ -44,10 +44,10 @@ fn read(given: &str, file: &Path) -> (PresetSnapshot, Limits) {
             "expired" => snapshot.expired = number(),
             "starting" => snapshot.starting = number(),
             "pending" => snapshot.pending = number(),
-            "stopping" => snapshot.stopping = number(),
             "deleting" => snapshot.deleting = number(),
-            "failed" => snapshot.failures.in_a_row = number(),
-            "failed-seconds-ago" => {
+            "failed" => snapshot.failed = number(),
+            "failures" => snapshot.failures.in_a_row = number(),
+            "failures-seconds-ago" => {
                 snapshot.failures.last_at = Some(ago(Duration::from_secs(number().into())));
             }
             "hard-limit" => limits.failure_hard_limit = NonZeroU32::new(number()),
@@ -70,6 +70,7 @@ fn shown(plan: &Plan) -> String {
         let what = match action {
             Action::CancelPending(_) => "cancel pending",
             Action::DeleteOutdated(_) => "delete outdated",
+            Action::DeleteFailed(_) => "delete failed",
             Action::DeleteExpired(_) => "delete expired",
             Action::DeleteExtraneous(_) => "delete extraneous",
             Action::Create(_) => "create",

@@ -7,6 +7,7 @@ use super::*;
 enum Prebuild {
     Pending,
     Running { age: u64 },
+    Failed,
 }
 
 /// All there is of one preset.
@@ -38,7 +39,7 @@ impl World {
     fn snapshot(&self) -> PresetSnapshot {
         let pending = self.count(|prebuild| prebuild == Prebuild::Pending);
         let expired = self.count(|prebuild| self.is_expired(prebuild));
-        let running = self.count(|prebuild| prebuild != Prebuild::Pending) - expired;
+        let running = self.count(|prebuild| matches!(prebuild, Prebuild::Running { .. })) - expired;
         PresetSnapshot {
             is_active: self.is_active,
             desired: self.desired,
@@ -47,6 +48,7 @@ impl World {
             expired,
             starting: pending,
             pending,
+            failed: self.count(|prebuild| prebuild == Prebuild::Failed),
             health: self.health,
             failures: self.failures,
             ..preset()
@@ -57,7 +59,7 @@ impl World {
     fn remove(&mut self, count: u32, is_meant: impl Fn(&Self, Prebuild) -> bool) {
         for _ in 0..count {
             let age = |prebuild: Prebuild| match prebuild {
-                Prebuild::Pending => 0,
+                Prebuild::Pending | Prebuild::Failed => 0,
                 Prebuild::Running { age } => age,
             };
             let meant =
@@ -75,13 +77,16 @@ impl World {
                     self.remove(count, |_, prebuild| prebuild == Prebuild::Pending);
                 }
                 Action::DeleteOutdated(count) => {
-                    self.remove(count, |_, prebuild| prebuild != Prebuild::Pending);
+                    self.remove(count, |_, prebuild| matches!(prebuild, Prebuild::Running { .. }));
+                }
+                Action::DeleteFailed(count) => {
+                    self.remove(count, |_, prebuild| prebuild == Prebuild::Failed);
                 }
                 Action::DeleteExpired(count) => {
                     self.remove(count, World::is_expired);
                 }
                 Action::DeleteExtraneous(count) => self.remove(count, |world, prebuild| {
-                    prebuild != Prebuild::Pending && !world.is_expired(prebuild)
+                    matches!(prebuild, Prebuild::Running { .. }) && !world.is_expired(prebuild)
                 }),
                 Action::Create(count) => {
                     self.prebuilds.extend((0..count).map(|_| Prebuild::Pending));
@@ -100,7 +105,7 @@ impl World {
                 continue;
             }
             if self.fails.pop().unwrap_or(false) {
-                self.prebuilds.remove(place);
+                self.prebuilds[place] = Prebuild::Failed;
                 self.failures =
                     Failures { in_a_row: self.failures.in_a_row + 1, last_at: Some(self.now) };
             } else {
@@ -115,6 +120,7 @@ impl World {
 fn any_world() -> impl Strategy<Value = World> {
     let prebuild = prop_oneof![
         Just(Prebuild::Pending),
+        Just(Prebuild::Failed),
         (0_u64..200).prop_map(|age| Prebuild::Running { age }),
     ];
     (
@@ -166,7 +172,7 @@ proptest! {
             world.build();
         }
         let left = world.snapshot();
-        prop_assert_eq!((left.expired, left.pending), (0, 0), "{:?}", &world);
+        prop_assert_eq!((left.expired, left.pending, left.failed), (0, 0, 0), "{:?}", &world);
         if world.is_active {
             let lacks = left.running < world.desired;
             prop_assert!(left.running <= world.desired, "{:?}", &world);

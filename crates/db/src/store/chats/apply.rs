@@ -10,7 +10,7 @@ use sqlx::{Connection, PgConnection};
 use crate::chat_messages::Addition;
 use crate::chats::{self, ChatFacts};
 use crate::error::failed;
-use crate::runs::{self, Locked, Transition};
+use crate::runs::{self, Locked, Rank, Transition};
 use crate::{chat_messages, chat_queued_messages};
 
 pub(super) const APPLY: &str = "change a chat";
@@ -33,9 +33,7 @@ pub(super) async fn apply(
     let Some(effects) = decide(&known(&locked, facts), event, queue_max)? else {
         return Ok(unchanged(chat, &locked));
     };
-    let by_owner = matches!(by, By::Owner(_));
-    let applied =
-        carry_out(&mut tx, chat, &locked, effects, by_owner).await.map_err(failed(APPLY))?;
+    let applied = carry_out(&mut tx, chat, &locked, effects, by).await.map_err(failed(APPLY))?;
     tx.commit().await.map_err(failed(APPLY))?;
     Ok(applied)
 }
@@ -56,7 +54,7 @@ pub(super) async fn lock(
 ) -> Result<Held, ApplyError> {
     let reach = match by {
         By::User(reach) => reach,
-        By::Owner(_) => Reach::Everything,
+        By::Owner(_) | By::Ancestor => Reach::Everything,
     };
     let locked = runs::lock(conn, chat.into(), &RunKind::CHAT, reach)
         .await
@@ -95,13 +93,14 @@ pub(super) fn known(locked: &Locked, facts: &ChatFacts) -> Facts {
 }
 
 /// Says what is to be written of a decision to its run.
-pub(super) fn transition(effects: &Effects, by_owner: bool) -> Transition {
+pub(super) fn transition(effects: &Effects, by: By) -> Transition {
     Transition {
         status: effects.status,
         stop: effects.stop,
         error: effects.error.clone(),
         fences: effects.fences,
-        by_owner,
+        by_owner: matches!(by, By::Owner(_)),
+        rank: if by == By::Ancestor { Rank::Head } else { Rank::Last },
     }
 }
 
@@ -118,9 +117,10 @@ async fn carry_out(
     chat: ChatId,
     locked: &Locked,
     effects: Effects,
-    by_owner: bool,
+    by: By,
 ) -> sqlx::Result<Applied> {
-    let version = runs::write(conn, chat.into(), &transition(&effects, by_owner), None).await?;
+    let transition = transition(&effects, by);
+    let version = runs::write(conn, chat.into(), &transition, None).await?;
     let mut written =
         Written { chat, version, moves_up: effects.moves_up, queued: false, message: None };
     let (status, stops) = (effects.status, stops(locked, &effects));
@@ -130,7 +130,8 @@ async fn carry_out(
     if written.moves_up {
         chats::touch(conn, chat, None).await?;
     }
-    let step = if by_owner { locked.ownership.step.next() } else { locked.ownership.step };
+    let step =
+        if transition.by_owner { locked.ownership.step.next() } else { locked.ownership.step };
     Ok(Applied {
         chat,
         owner: locked.owner,

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use musterbeat_core::chat::{
-    Applied, Effects, Event, NewChat, QUEUE_MAX, Refused, Write, decide, decide_member,
+    Applied, Effects, Event, NewChat, Origin, QUEUE_MAX, Refused, SubagentPolicy, Write, decide,
+    decide_member,
 };
 use musterbeat_core::id::{ChatId, RunId, Step, Version};
-use musterbeat_core::lineage::DEPTH_MAX;
+use musterbeat_core::lineage::{DEPTH_MAX, Lineage};
 use musterbeat_core::message::NewMessage;
 use musterbeat_core::port::{ApplyError, By, Reach};
 use musterbeat_core::run::{RunKind, RunStatus};
@@ -15,8 +16,8 @@ use sqlx::{Connection, PgConnection};
 use super::apply::{APPLY, Held, known, lock, stops, transition, unchanged};
 use crate::chat_messages::{self, Addition};
 use crate::chats::{self, Parent};
-use crate::error::failed;
-use crate::runs::{self, Locked};
+use crate::error::{failed, is_dangling};
+use crate::runs::{self, Descent, Locked, Rank};
 
 pub(super) const CREATE: &str = "create a chat";
 
@@ -27,6 +28,7 @@ pub(super) async fn create(
     conn: &mut PgConnection,
     chat: &NewChat,
     reach: Reach,
+    policy: &SubagentPolicy,
 ) -> Result<Applied, ApplyError> {
     let mut tx = conn.begin().await.map_err(failed(CREATE))?;
     let mut parent = None;
@@ -35,14 +37,28 @@ pub(super) async fn create(
         if let Some(locked) = held(&mut tx, chat.id, reach).await? {
             return Ok(unchanged(chat.id, &locked));
         }
-        parent = Some(held_parent(&mut tx, of, reach).await?);
+        if chat.limits.is_any() {
+            return Err(Refused::LimitsOfChild.into());
+        }
+        let held = held_parent(&mut tx, of, reach).await?;
+        if chat.origin == Origin::Spawned {
+            admit(&mut tx, &held, policy).await?;
+        }
+        parent = Some(held);
     }
-    if insert(&mut tx, chat, parent.as_ref()).await.map_err(failed(CREATE))? {
+    if insert(&mut tx, chat, parent.as_ref()).await.map_err(unplaced(CREATE))? {
         tx.commit().await.map_err(failed(CREATE))?;
         return Ok(first_applied(chat, parent.as_ref()));
     }
     let locked = held(&mut tx, chat.id, reach).await?.ok_or(ApplyError::NotFound)?;
     Ok(unchanged(chat.id, &locked))
+}
+
+/// Tells what a statement failed of that puts a chat in a workspace.
+pub(super) fn unplaced(operation: &'static str) -> impl Fn(sqlx::Error) -> ApplyError {
+    move |error| {
+        if is_dangling(&error) { ApplyError::NoWorkspace } else { failed(operation)(error).into() }
+    }
 }
 
 async fn held(
@@ -54,6 +70,26 @@ async fn held(
     Ok(locked.map_err(failed(CREATE))?)
 }
 
+/// Refuses a spawned child that the limits of its family do not allow.
+///
+/// The root's run is locked, so nobody else adds to the family until the end of the transaction.
+async fn admit(
+    conn: &mut PgConnection,
+    held: &HeldParent,
+    policy: &SubagentPolicy,
+) -> Result<(), ApplyError> {
+    let bounds = policy.of(held.parent.limits);
+    let count = runs::at_work(conn, held.parent.root.into(), bounds.at_work_max);
+    let at_work = count.await.map_err(failed(CREATE))?;
+    Ok(bounds.admit(held.lineage.ancestors.len(), at_work)?)
+}
+
+/// A parent whose root's run is locked.
+struct HeldParent {
+    parent: Parent,
+    lineage: Lineage,
+}
+
 /// Returns what a child takes from its parent, with the root's run locked.
 ///
 /// Archiving locks that run first, so a child comes before it, and is archived, or is refused.
@@ -61,7 +97,7 @@ async fn held_parent(
     conn: &mut PgConnection,
     parent: ChatId,
     reach: Reach,
-) -> Result<Parent, ApplyError> {
+) -> Result<HeldParent, ApplyError> {
     let found = chats::parent(conn, parent, reach).await.map_err(failed(CREATE))?;
     let root = found.ok_or(ApplyError::NotFound)?.root;
     held(conn, root, reach).await?;
@@ -74,16 +110,24 @@ async fn held_parent(
     if !lineage.has_room() {
         return Err(Refused::TooDeep { depth_max: DEPTH_MAX }.into());
     }
-    Ok(found)
+    Ok(HeldParent { parent: found, lineage })
 }
 
 async fn insert(
     conn: &mut PgConnection,
     chat: &NewChat,
-    parent: Option<&Parent>,
+    held: Option<&HeldParent>,
 ) -> sqlx::Result<bool> {
+    let parent = held.map(|held| &held.parent);
     let owner = parent.map_or(chat.owner, |parent| parent.owner);
-    if !runs::insert(conn, RunId::from(chat.id), &RunKind::CHAT, owner, None).await? {
+    let ancestors = held.map_or(0, |held| held.lineage.ancestors.len() + 1);
+    let descent = Descent {
+        family: parent.map(|parent| parent.root.into()),
+        depth: u32::try_from(ancestors).unwrap_or(u32::MAX),
+        rank: if chat.origin == Origin::Spawned { Rank::Head } else { Rank::Last },
+    };
+    let (run, kind) = (RunId::from(chat.id), RunKind::CHAT);
+    if !runs::insert_within(conn, run, &kind, owner, descent, None).await? {
         return Ok(false);
     }
     chats::insert(conn, chat, parent, None).await?;
@@ -98,10 +142,10 @@ async fn insert(
     Ok(true)
 }
 
-fn first_applied(chat: &NewChat, parent: Option<&Parent>) -> Applied {
+fn first_applied(chat: &NewChat, held: Option<&HeldParent>) -> Applied {
     Applied {
         chat: chat.id,
-        owner: parent.map_or(chat.owner, |parent| parent.owner),
+        owner: held.map_or(chat.owner, |held| held.parent.owner),
         version: FIRST_VERSION,
         status: RunStatus::Pending,
         step: Step(0),
@@ -142,7 +186,7 @@ pub(super) async fn archive(
     if decided.is_empty() {
         return Ok(unchanged(root, &locked));
     }
-    carry_out(&mut tx, &decided, event == Event::Archive).await.map_err(failed(APPLY))?;
+    carry_out(&mut tx, &decided, by, event == Event::Archive).await.map_err(failed(APPLY))?;
     tx.commit().await.map_err(failed(APPLY))?;
     Ok(applied(root, &locked, &decided))
 }
@@ -158,11 +202,12 @@ struct Member<'a> {
 async fn carry_out(
     conn: &mut PgConnection,
     members: &[Member<'_>],
+    by: By,
     archived: bool,
 ) -> sqlx::Result<()> {
     let transitions: Vec<_> = members
         .iter()
-        .map(|member| (member.chat.into(), transition(&member.effects, false)))
+        .map(|member| (member.chat.into(), transition(&member.effects, by)))
         .collect();
     runs::write_all(conn, &transitions).await?;
     let chats: Vec<ChatId> = members.iter().map(|member| member.chat).collect();

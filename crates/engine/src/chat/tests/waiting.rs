@@ -1,8 +1,13 @@
 //! Waiting for a chat, and for a descendant.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::FutureExt;
 use musterbeat_core::chat::Report;
 use musterbeat_core::lineage::Lineage;
-use musterbeat_core::port::{ChatContext, Notice, Resync, ResyncCause};
+use musterbeat_core::port::{
+    AwaitError, ChatContext, Notice, Resync, ResyncCause, Waiter, Waiting,
+};
 use tokio::time::Instant;
 
 use super::*;
@@ -19,7 +24,7 @@ fn chats(reports: Vec<RunStatus>, notices: usize) -> Chats {
         Ok(Lineage { chat, ancestors })
     });
     let reports = Mutex::new(VecDeque::from(reports));
-    store.expect_report().returning(move |chat, _| {
+    store.expect_report().returning(move |chat, _, _| {
         let mut reports = reports.lock().unwrap();
         let status = reports.pop_front().unwrap();
         if reports.is_empty() {
@@ -28,14 +33,18 @@ fn chats(reports: Vec<RunStatus>, notices: usize) -> Chats {
         let error = (status == RunStatus::Error).then(|| "no model".to_owned());
         Ok(Some(Report { chat, status, error, version: Version(3), text: None }))
     });
+    chats_on(store, notices)
+}
+
+fn chats_on(store: MockChatStore, notices: usize) -> Chats {
     let mut watch = MockWatch::new();
     watch.expect_watch().returning(move |_, _| Ok(Box::new(Noticing(notices))));
-    let ports = ChatPorts {
+    Chats::new(ChatPorts {
         store: Arc::new(store),
+        reader: Arc::new(MockChatReader::new()),
         publish: Arc::new(MockPublish::new()),
         watch: Arc::new(watch),
-    };
-    Chats::new(ports)
+    })
 }
 
 /// Gives so many notices at once, and none after.
@@ -105,14 +114,115 @@ async fn no_time_means_the_default() {
 
 #[tokio::test(start_paused = true)]
 async fn parent_that_is_stopped_waits_no_longer() {
-    let chats = chats(vec![RunStatus::Running], 0);
     let mut run = MockRunContext::new();
     run.expect_stopped().return_const(StopCause::Interrupted);
+    let context = parent(chats(vec![RunStatus::Running], 0), run);
+    let stopped = context.await_chat(CHILD, None).await.unwrap_err();
+    assert_eq!(stopped.to_string(), "the wait was stopped: interrupted");
+}
+
+/// Its place is for others only while it does nothing.
+#[tokio::test(start_paused = true)]
+async fn run_counts_as_waiting_from_the_first_look_that_finds_work_to_the_end() {
+    let run = Counting::default();
+    let context = parent(chats(vec![RunStatus::Running, RunStatus::Waiting], 0), run.clone());
+    {
+        let mut wait = context.await_chat(CHILD, None);
+        assert!((&mut wait).now_or_never().is_none());
+        assert_eq!(run.waits(), 1);
+        let report = wait.await.unwrap();
+        assert!(report.is_at_rest());
+    }
+    assert_eq!(run.waits(), 0);
+    // One that is dropped, as when a tool's time is over, is counted no longer.
+    let context = parent(chats(vec![RunStatus::Running], 0), run.clone());
+    assert!(context.await_chat(CHILD, None).now_or_never().is_none());
+    assert_eq!(run.waits(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn run_that_finds_its_descendant_at_rest_is_never_counted() {
+    let mut run = MockRunContext::new();
+    run.expect_waiting().never();
+    let chats = chats(vec![RunStatus::Error], 0);
+    let token = Token { worker: WorkerId::new(Uuid::nil()), fence: Fence(1), step: Step(0) };
+    let waiter = Waiter { run: PARENT.into(), token };
+    let report = chats.wait_in_run(waiter, &run, CHILD, None).await.unwrap();
+    assert_eq!((report.status, report.error.as_deref()), (RunStatus::Error, Some("no model")));
+}
+
+/// A run outlives what its lease outlives, and a wait is most of its life.
+#[tokio::test(start_paused = true)]
+async fn storage_that_is_away_for_a_while_ends_no_wait_of_a_run() {
+    let mut store = MockChatStore::new();
+    let asked = AtomicUsize::new(0);
+    store.expect_ancestors().returning(move |chat| match asked.fetch_add(1, Ordering::Relaxed) {
+        0..5 => Err(unavailable()),
+        _ => Ok(Lineage { chat, ancestors: vec![PARENT] }),
+    });
+    let looks = AtomicUsize::new(0);
+    store.expect_report().returning(move |chat, _, waiter| {
+        assert!(waiter.is_some(), "storage is told who waits");
+        let status = match looks.fetch_add(1, Ordering::Relaxed) {
+            0 => RunStatus::Pending,
+            1..8 => return Err(unavailable()),
+            _ => RunStatus::Waiting,
+        };
+        Ok(Some(Report { chat, status, error: None, version: Version(3), text: None }))
+    });
+    let context = parent(chats_on(store, 0), Counting::default());
+    assert!(context.await_chat(CHILD, None).await.unwrap().is_at_rest());
+}
+
+/// Returns the context of a run of the parent.
+fn parent(chats: Chats, run: impl RunContext + 'static) -> TurnContext {
     let token = Token { worker: WorkerId::new(Uuid::nil()), fence: Fence(1), step: Step(0) };
     let owner = OwnerId::new(Uuid::nil());
     let id = RunId::from(PARENT);
     let parent = Run { id, kind: RunKind::CHAT, owner, token, stop: false, attempts: 0 };
-    let context = TurnContext::new(&parent, chats, Arc::new(run));
-    let stopped = context.await_chat(CHILD, None).await.unwrap_err();
-    assert_eq!(stopped.to_string(), "the wait was stopped: interrupted");
+    TurnContext::new(&parent, chats, Arc::new(run))
+}
+
+/// A run that nobody stops, and whose waits are counted.
+#[derive(Clone, Default)]
+struct Counting(Arc<AtomicUsize>);
+
+impl Counting {
+    fn waits(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[async_trait]
+impl RunContext for Counting {
+    async fn stopped(&self) -> StopCause {
+        std::future::pending().await
+    }
+
+    fn stop_cause(&self) -> Option<StopCause> {
+        None
+    }
+
+    fn is_draining(&self) -> bool {
+        false
+    }
+
+    fn ending(&self) {}
+
+    fn begin(&self, _step: Step) {}
+
+    fn part(&self, _part: Vec<u8>) {}
+
+    fn waiting(&self) -> Waiting {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Waiting::new(Wait(self.clone()))
+    }
+}
+
+struct Wait(Counting);
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }

@@ -273,14 +273,14 @@ impl RunStore for Fleet {
         &self,
         worker: WorkerId,
         kind: &RunKind,
-        limit: u32,
+        room: Room,
     ) -> Result<Vec<Run>, StoreError> {
         sleep(LAG).await;
         let claimed: Vec<_> = {
             let mut table = self.table();
             table.claims.push((self.now(), worker));
             let free = table.pending.difference(&table.locked);
-            let claimed: Vec<_> = free.copied().take(limit as usize).collect();
+            let claimed: Vec<_> = free.copied().take(room.runs as usize).collect();
             for run in &claimed {
                 table.pending.remove(run);
                 table.owned.insert(*run, worker);

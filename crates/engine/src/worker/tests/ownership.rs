@@ -13,6 +13,10 @@ fn endless(answers: impl IntoIterator<Item = Result<u128, StoreError>>) -> Bench
     Bench { time: Duration::from_hours(1), ..Bench::new(answers) }
 }
 
+fn no_waits() -> Arc<RunWaits> {
+    RunWaits::new(&waits::KindWaits::new(RunKind::new("paced").unwrap(), &Arc::default()))
+}
+
 fn count(lines: &[String], word: &str) -> usize {
     lines.iter().filter(|line| line.contains(word)).count()
 }
@@ -43,7 +47,8 @@ async fn run_that_finishes_while_a_beat_is_on_its_way_is_not_lost() {
     let stop = Arc::new(Stop::new(&run));
     tenure.enter(run.id, run.token.fence, &stop);
     let parts = PartStreams::default().open(run.id, run.token.fence);
-    let context = Context::new(&run, stop, Arc::clone(&tenure), parts, bench.shutdown.clone());
+    let context =
+        Context::new(&run, stop, Arc::clone(&tenure), parts, no_waits(), bench.shutdown.clone());
 
     let beat = tenure.beat_sent();
     context.ending();
@@ -164,7 +169,8 @@ async fn frozen_process_learns_by_asking_that_its_lease_has_passed() {
     let run = run(7, worker, &RunKind::CHAT);
     let parts = PartStreams::default().open(run.id, run.token.fence);
     let stop = Arc::new(Stop::new(&run));
-    let context = Context::new(&run, stop, Arc::clone(&tenure), parts, bench.shutdown.clone());
+    let context =
+        Context::new(&run, stop, Arc::clone(&tenure), parts, no_waits(), bench.shutdown.clone());
     assert_eq!(context.stop_cause(), None);
     *time.lock().unwrap() += SECOND * 9;
     assert_eq!(context.stop_cause(), Some(StopCause::Fenced));

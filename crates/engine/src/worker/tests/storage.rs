@@ -112,7 +112,7 @@ impl RunStore for Lagging<MockRunStore> {
         &self,
         worker: WorkerId,
         kind: &RunKind,
-        limit: u32,
+        room: Room,
     ) -> Result<Vec<Run>, StoreError> {
         let (before, after) = next_lag(&self.storage.claim_lags);
         let (inner, storage, kind) =
@@ -120,7 +120,7 @@ impl RunStore for Lagging<MockRunStore> {
         // What was sent reaches the table, whether or not anybody still waits for the answer.
         let sent = tokio::spawn(async move {
             sleep(before).await;
-            let answer = inner.claim(worker, &kind, limit).await;
+            let answer = inner.claim(worker, &kind, room).await;
             storage.claimed.notify_one();
             answer
         });

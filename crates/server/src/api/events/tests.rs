@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use allocation_counter::measure;
 use futures_util::FutureExt;
-use musterbeat_core::chat::{Changes, Chat};
+use musterbeat_core::chat::{Changes, Chat, SubagentLimits};
 use musterbeat_core::id::{OwnerId, TokenId};
 use musterbeat_core::port::{MockChatReader, Publish, Reach, StoreError, Topic, Watch};
 use musterbeat_core::run::RunStatus;
@@ -188,6 +188,7 @@ fn changes(id: ChatId, version: i64) -> Changes {
         model: None,
         archived: false,
         last_read: None,
+        limits: SubagentLimits::default(),
         status: if version == 1 { RunStatus::Waiting } else { RunStatus::Running },
         error: None,
         version: Version(version),

@@ -76,8 +76,7 @@ pub(crate) struct AgentPage {
 impl AgentPage {
     /// Shows a page; one with as many agents as allowed goes on.
     pub(crate) fn of(agents: Vec<port::Agent>, limit: Limit) -> Self {
-        let last = agents.last().filter(|_| agents.len() >= limit.rows() as usize);
-        let next = last.map(|last| last.id.uuid());
+        let next = limit.end_of(&agents).map(|last| last.id.uuid());
         let agents = agents.into_iter().map(|agent| Agent {
             id: agent.id.uuid(),
             name: agent.name,

@@ -50,12 +50,17 @@ fn said() -> ObjectBuilder {
 #[schema(as = Part)]
 #[expect(dead_code, reason = "describes `Part`, which knows nothing of OpenAPI")]
 pub(super) struct PartShown {
-    /// `text`, `tool_call` or `tool_result`; others are of a newer release, with fields of their own.
+    /// `text`, `reasoning`, `tool_call`, `tool_result` or `command`; others are of a newer release,
+    /// with fields of their own.
     #[schema(rename = "type")]
     kind: String,
-    /// What a part of the type `text` says.
+    /// What a part of the type `text` says, or what the assistant thought in one of the type
+    /// `reasoning`.
     #[schema(nullable = false)]
     text: Option<String>,
+    /// What the provider of a model wants back with a thought, for nobody else to read.
+    #[schema(nullable = false)]
+    signature: Option<String>,
     /// Names a call of a tool, in the call and in its result.
     #[schema(nullable = false)]
     id: Option<String>,
@@ -71,6 +76,9 @@ pub(super) struct PartShown {
     /// Whether the tool failed, or did not run to its end.
     #[schema(nullable = false)]
     is_error: Option<bool>,
+    /// What a user asked of the runner itself: `compact` for a summary of the history.
+    #[schema(nullable = false)]
+    command: Option<String>,
 }
 
 /// Content as a caller sends it: a text, or an array of parts.

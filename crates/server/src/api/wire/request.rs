@@ -1,6 +1,6 @@
 //! What callers send.
 
-use musterbeat_core::chat::{self, Title};
+use musterbeat_core::chat::{self, SubagentLimits, Title};
 use musterbeat_core::id::{ChatId, MessageId, OwnerId, WorkspaceId};
 use musterbeat_core::invalid::Invalid;
 use musterbeat_core::message::{Content, Model, Turn};
@@ -34,6 +34,15 @@ pub(crate) struct CreateChat {
     #[serde(default)]
     #[schema(pattern = r"^[ -~]*[!-~][ -~]*$", max_length = 200)]
     model: Option<String>,
+    /// How deep its family may be that runners make; by default as the server is set. Of a chat
+    /// without a parent only.
+    #[serde(default)]
+    #[schema(maximum = 10)]
+    subagent_depth_max: Option<u32>,
+    /// How many children of its family may be at work at once; by default as the server is set.
+    #[serde(default)]
+    #[schema(maximum = 1_000)]
+    subagents_max: Option<u32>,
 }
 
 impl CreateChat {
@@ -46,7 +55,11 @@ impl CreateChat {
         let workspace = self.workspace_id.map(WorkspaceId::new);
         let id = ChatId::new(Uuid::now_v7());
         let parent = self.parent_id.map(ChatId::new);
-        Ok(chat::NewChat { id, owner, parent, workspace, title, preamble: vec![], turn })
+        let limits =
+            SubagentLimits { depth_max: self.subagent_depth_max, at_work_max: self.subagents_max };
+        limits.check()?;
+        let new = chat::NewChat::new(id, owner, title, turn);
+        Ok(chat::NewChat { parent, workspace, limits, ..new })
     }
 }
 
@@ -123,11 +136,23 @@ pub(crate) struct PatchChat {
     #[serde(default)]
     #[schema(nullable = false, minimum = 0)]
     last_read_message_id: Option<i64>,
+    /// How deep its family may be that runners make; null for what the server is set to.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(maximum = 10)]
+    subagent_depth_max: Option<Option<u32>>,
+    /// How many children of its family may be at work at once; null likewise.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(maximum = 1_000)]
+    subagents_max: Option<Option<u32>>,
 }
 
 /// Tells a null that was given from a field that was not.
 #[expect(clippy::option_option, reason = "left out, null and given are three things")]
-fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Uuid>>, D::Error> {
+fn given<'de, T, D>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
     Option::deserialize(deserializer).map(Some)
 }
 
@@ -137,11 +162,15 @@ impl PatchChat {
             let reason = format!("is {negative}, 0 or more is allowed");
             return Err(Invalid::new("last_read_message_id", reason));
         }
-        Ok(chat::ChatPatch {
+        let patch = chat::ChatPatch {
             title: self.title.map(checked_title).transpose()?,
             workspace: self.workspace_id.map(|workspace| workspace.map(WorkspaceId::new)),
             last_read: self.last_read_message_id.map(MessageId),
-        })
+            subagent_depth_max: self.subagent_depth_max,
+            subagents_max: self.subagents_max,
+        };
+        patch.limits().check()?;
+        Ok(patch)
     }
 }
 
@@ -162,7 +191,7 @@ fn turn(content: ContentInput, model: Option<String>, sender: OwnerId) -> Result
 }
 
 /// Takes a name in printable ASCII, whose bytes a description can limit as characters.
-fn checked_model(name: String) -> Result<Model, Invalid> {
+pub(crate) fn checked_model(name: String) -> Result<Model, Invalid> {
     if name.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         Model::new(name)
     } else {

@@ -17,10 +17,16 @@ use super::content::PartShown;
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Sent {
     /// Whether it waits in the queue.
-    pub(crate) queued: bool,
+    queued: bool,
     /// The chat's version now; its changes come after it.
     #[schema(minimum = 0)]
-    pub(crate) version: i64,
+    version: i64,
+}
+
+impl From<chat::Applied> for Sent {
+    fn from(applied: chat::Applied) -> Self {
+        Self { queued: applied.queued, version: applied.version.0 }
+    }
 }
 
 /// Where a chat stands.
@@ -72,6 +78,12 @@ pub(crate) struct Chat {
     /// The last message that its user has read.
     #[schema(required)]
     last_read_message_id: Option<i64>,
+    /// How deep its family may be that runners make; null for what the server is set to.
+    #[schema(required)]
+    subagent_depth_max: Option<u32>,
+    /// How many children of its family may be at work at once; null likewise.
+    #[schema(required)]
+    subagents_max: Option<u32>,
     status: Status,
     /// Why it stands in `error`.
     #[schema(required)]
@@ -98,6 +110,8 @@ impl From<chat::Chat> for Chat {
             model: chat.model.map(|model| model.as_str().to_owned()),
             archived: chat.archived,
             last_read_message_id: chat.last_read.map(|message| message.0),
+            subagent_depth_max: chat.limits.depth_max,
+            subagents_max: chat.limits.at_work_max,
             status: chat.status.into(),
             error: chat.error,
             version: chat.version.0,
@@ -177,8 +191,8 @@ impl ChatPage {
         limit: Limit,
         at: impl Fn(&chat::Chat) -> Timestamp,
     ) -> Self {
-        let last = chats.last().filter(|_| chats.len() >= limit.rows() as usize);
-        let next = last.map(|last| Cursor { at: at(last), chat: last.id }.to_string());
+        let next = limit.end_of(&chats);
+        let next = next.map(|last| Cursor { at: at(last), chat: last.id }.to_string());
         Self { chats: chats.into_iter().map(Chat::from).collect(), next }
     }
 }
