@@ -15,6 +15,8 @@ use crate::proxy::FaultProxy;
 
 /// A PostgreSQL of a test's own, behind an address that stays while it comes and goes.
 ///
+/// It keeps what it acknowledged: killing it is not a crash of the machine.
+///
 /// Dropping it stops it and removes its data.
 #[derive(Debug)]
 pub struct OwnPostgres {
@@ -36,9 +38,10 @@ impl OwnPostgres {
             source: Settings::from_env()?.source,
             data_dir: folder.path().join("data"),
             cache_dir: default_cache_dir(),
-            // What a killed server had written is kept by the system.
+            // What a killed server had written is kept by the system, without a flush; but a
+            // commit must not be acknowledged before it is written.
             durability: Durability::None,
-            settings: vec![],
+            settings: vec![("synchronous_commit".to_owned(), "on".to_owned())],
         };
         let server = launch(options.clone()).await?;
         let direct = server.url("postgres");

@@ -5,6 +5,7 @@
 mod database;
 mod journal;
 mod models;
+mod own_postgres;
 mod pgbouncer;
 mod proxy;
 mod settings;
