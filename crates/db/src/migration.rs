@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use musterbeat_core::backoff::Backoff;
-use sqlx::migrate::Migrator;
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::migrate::{Migration, Migrator};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
 /// The migrations of this release, embedded.
 pub static MIGRATOR: Migrator = {
@@ -19,6 +19,10 @@ pub static MIGRATOR: Migrator = {
 
 /// Longest wait for a lock: everybody queues behind a waiting `ALTER TABLE`.
 const LOCK_TIMEOUT: &str = "5s";
+
+/// Longest wait of an index that is built concurrently: nobody queues behind it, and whoever gives
+/// way has to build it anew.
+const LOCK_TIMEOUT_CONCURRENTLY: &str = "10min";
 
 /// Longest wait for a migration that others run, and for locks that others hold.
 const TIME_MAX: Duration = Duration::from_mins(10);
@@ -48,22 +52,24 @@ pub enum MigrateError {
 ///
 /// A connection of its own is used, whose settings and whose lock go with it.
 pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
-    let options = (*pool.connect_options())
-        .clone()
-        .options([("lock_timeout", LOCK_TIMEOUT), ("statement_timeout", "0")]);
+    migrate_by(&MIGRATOR, pool).await
+}
+
+async fn migrate_by(migrator: &Migrator, pool: &PgPool) -> Result<(), MigrateError> {
+    let options = (*pool.connect_options()).clone().options([("statement_timeout", "0")]);
     let mut conn = PgConnection::connect_with(&options).await.map_err(MigrateError::Connect)?;
-    let result = migrate_on(&mut conn).await;
+    let result = migrate_on(migrator, &mut conn).await;
     // A connection that fails to say goodbye is gone all the same.
     let _ = conn.close().await;
     result
 }
 
-async fn migrate_on(conn: &mut PgConnection) -> Result<(), MigrateError> {
+async fn migrate_on(migrator: &Migrator, conn: &mut PgConnection) -> Result<(), MigrateError> {
     let deadline = Instant::now() + TIME_MAX;
     let mut attempt = 0;
     loop {
         let failure = if take_lock(conn).await.map_err(MigrateError::Connect)? {
-            match MIGRATOR.run(&mut *conn).await {
+            match apply(migrator, conn).await {
                 Err(error) if gave_way(&error) => MigrateError::Migrate(error),
                 result => return result.map_err(MigrateError::Migrate),
             }
@@ -86,6 +92,57 @@ async fn take_lock(conn: &mut PgConnection) -> sqlx::Result<bool> {
         .await
 }
 
+/// Applies what is missing; this session holds the lock.
+async fn apply(
+    migrator: &Migrator,
+    conn: &mut PgConnection,
+) -> Result<(), sqlx::migrate::MigrateError> {
+    for alike in migrator.iter().as_slice().chunk_by(|one, next| one.no_tx == next.no_tx) {
+        let [.., last] = alike else { continue };
+        if last.no_tx {
+            wait_for_locks(conn, LOCK_TIMEOUT_CONCURRENTLY).await?;
+            drop_broken_off(alike, conn).await?;
+        } else {
+            wait_for_locks(conn, LOCK_TIMEOUT).await?;
+        }
+        migrator.run_to(last.version, &mut *conn).await?;
+    }
+    Ok(())
+}
+
+async fn wait_for_locks(conn: &mut PgConnection, timeout: &str) -> sqlx::Result<()> {
+    sqlx::query_scalar!("select set_config('lock_timeout', $1, false)", timeout)
+        .fetch_one(conn)
+        .await
+        .map(drop)
+}
+
+/// Drops the indexes that these migrations name and that were broken off: invalid, they have their
+/// names still.
+///
+/// A statement of its own for each, which a file cannot hold: all of a file is one transaction.
+async fn drop_broken_off(migrations: &[Migration], conn: &mut PgConnection) -> sqlx::Result<()> {
+    let words = migrations.iter().flat_map(|migration| {
+        migration.sql.as_str().split(|c: char| !c.is_alphanumeric() && c != '_')
+    });
+    let words: Vec<_> = words.map(str::to_owned).collect();
+    let drops = sqlx::query_scalar!(
+        r#"
+            select format('drop index concurrently %s', indexrelid::regclass) as "drop!"
+            from pg_index
+            join pg_class on pg_class.oid = indexrelid
+            where not indisvalid and relname = any ($1) and pg_table_is_visible(indexrelid)
+        "#,
+        &words,
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    for drop in drops {
+        sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut *conn).await?;
+    }
+    Ok(())
+}
+
 fn gave_way(error: &sqlx::migrate::MigrateError) -> bool {
     const LOCK_NOT_AVAILABLE: &str = "55P03";
     const DEADLOCK_DETECTED: &str = "40P01";
@@ -94,3 +151,6 @@ fn gave_way(error: &sqlx::migrate::MigrateError) -> bool {
     let code = source.as_database_error().and_then(sqlx::error::DatabaseError::code);
     matches!(code.as_deref(), Some(LOCK_NOT_AVAILABLE | DEADLOCK_DETECTED))
 }
+
+#[cfg(test)]
+mod tests;
