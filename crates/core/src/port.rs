@@ -35,7 +35,8 @@ pub use notice::{
     Interest, Notice, Publish, PublishError, Resync, ResyncCause, Topic, Watch, WatchError, Watcher,
 };
 pub use prebuilds::{
-    DeletionOf, GlobalSnapshot, Pool, Prebuild, PrebuildLead, PrebuildStatus, PrebuildStore,
+    Deleted, DeletionOf, GlobalSnapshot, Pool, Prebuild, PrebuildLead, PrebuildStatus,
+    PrebuildStore,
 };
 pub use provision::{BuildContext, ProvisionError, Provisioner};
 pub use runner::{RunContext, Runner, Waiting};

@@ -8,7 +8,7 @@ mod snapshot;
 use std::time::Duration;
 
 use musterbeat_core::id::{BuildId, OwnerId, PresetId, TemplateVersionId, WorkspaceId};
-use musterbeat_core::port::{DeletionOf, Prebuild};
+use musterbeat_core::port::{Deleted, DeletionOf, Prebuild};
 use musterbeat_core::prebuild::PoolName;
 use musterbeat_core::timestamp::Timestamp;
 use sqlx::PgConnection;
@@ -289,37 +289,65 @@ pub async fn list(conn: &mut PgConnection, preset: PresetId) -> sqlx::Result<Vec
     Ok(prebuilds.collect())
 }
 
-/// Forgets prebuilds that were deleted and never anybody's, with their builds.
+/// Forgets builds of deleted workspaces; whose they were is part of the text, as of their indexes.
+macro_rules! forget {
+    ($whose:literal $(, $argument:expr)* $(,)?) => {
+        sqlx::query_scalar!(
+            r#"
+                with old as materialized (
+                    select id from workspaces
+                    where deleted
+                      and "# + $whose + "
+                      and updated_at < now() - make_interval(secs => $1)
+                    order by updated_at
+                    limit $2
+                    for update skip locked
+                ), doomed as materialized (
+                    select builds.id, workspace_id
+                    from old join builds on workspace_id = old.id
+                    limit $2
+                ), their_builds as (
+                    delete from builds using doomed where builds.id = doomed.id
+                ), their_runs as (
+                    delete from runs using doomed where run_id = doomed.id
+                ), gone as materialized (
+                    select id from old
+                    where not exists (
+                        select from builds
+                        where workspace_id = old.id and builds.id not in (select id from doomed)
+                    )
+                ), their_chats as (
+                    update chats set workspace_id = null, changed_in = default
+                    from gone where workspace_id = gone.id
+                ), their_workspaces as (
+                    delete from workspaces using gone where workspaces.id = gone.id
+                )
+                select count(*) as \"forgotten!\" from doomed
+            "
+            $(, $argument)*
+        )
+    };
+}
+
+/// Forgets builds of workspaces that were deleted, and those workspaces of which none is left;
+/// returns how many builds.
 ///
-/// Their runs have ended long ago, so nobody else locks them.
+/// A workspace may have any number of builds, so these are what is counted. Their runs have ended
+/// long ago, so nobody else locks them.
 pub(crate) async fn forget(
     conn: &mut PgConnection,
+    which: Deleted,
     history: Duration,
     limit: u32,
 ) -> sqlx::Result<u64> {
-    let done = sqlx::query!(
-        r#"
-            with gone as materialized (
-                select id from workspaces
-                where deleted
-                  and owner_id is null
-                  and updated_at < now() - make_interval(secs => $1)
-                order by updated_at
-                limit $2
-                for update skip locked
-            ), their_builds as (
-                delete from builds using gone where workspace_id = gone.id returning builds.id
-            ), their_runs as (
-                delete from runs using their_builds where run_id = their_builds.id
-            )
-            delete from workspaces using gone where workspaces.id = gone.id
-        "#,
-        history.as_secs_f64(),
-        i64::from(limit),
-    )
-    .execute(conn)
-    .await?;
-    Ok(done.rows_affected())
+    let (history, limit) = (history.as_secs_f64(), i64::from(limit));
+    let forgotten = match which {
+        Deleted::Prebuilds => forget!("owner_id is null", history, limit).fetch_one(conn).await,
+        Deleted::Workspaces => {
+            forget!("owner_id is not null", history, limit).fetch_one(conn).await
+        }
+    };
+    Ok(forgotten?.cast_unsigned())
 }
 
 /// Pauses the supply of all pools, or goes on with it.

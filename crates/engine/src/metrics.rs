@@ -381,7 +381,7 @@ pub(crate) const RECONCILE_SECONDS: Metric = Metric {
 pub(crate) const RECONCILE_ACTIONS: Metric = counter(
     "musterbeat_reconcile_actions_total",
     &["action"],
-    "Prebuilds that were ordered, deleted or taken back.",
+    "Prebuilds that were ordered, deleted or taken back, and builds that were forgotten.",
 );
 pub(crate) const RECONCILE_FAILURES: Metric = counter(
     "musterbeat_reconcile_failures_total",

@@ -15,8 +15,8 @@ use futures_util::StreamExt;
 use futures_util::stream::iter;
 use musterbeat_core::id::{BuildId, PresetId};
 use musterbeat_core::port::{
-    DeletionOf, GlobalSnapshot, Notice, Pool, PrebuildLead, PrebuildStore, Publish, StoreError,
-    Topic, Watch, Watcher,
+    Deleted, DeletionOf, GlobalSnapshot, Notice, Pool, PrebuildLead, PrebuildStore, Publish,
+    StoreError, Topic, Watch, Watcher,
 };
 use musterbeat_core::prebuild::{Action, Limits, Plan, State};
 use musterbeat_core::timestamp::Timestamp;
@@ -38,12 +38,15 @@ pub const INTERVAL: Duration = Duration::from_mins(1);
 pub const LOOKBACK: Duration = Duration::from_hours(1);
 
 /// Default time for which deleted prebuilds are remembered.
-pub const HISTORY: Duration = Duration::from_hours(7 * 24);
+pub const PREBUILD_HISTORY: Duration = Duration::from_hours(7 * 24);
+
+/// Default time for which deleted workspaces are remembered that were somebody's.
+pub const WORKSPACE_HISTORY: Duration = Duration::from_hours(90 * 24);
 
 /// Time between two times that old ones are forgotten.
 const FORGET_INTERVAL: Duration = Duration::from_hours(1);
 
-/// Prebuilds that one statement forgets, at most.
+/// Builds that one statement forgets, at most.
 const FORGET_BATCH: u32 = 500;
 
 /// Longest time until one who does not lead tries again to.
@@ -75,7 +78,9 @@ pub struct ReconcileOptions {
     /// After what time they are forgotten.
     pub lookback: Duration,
     /// How long prebuilds that were deleted are remembered, with their builds.
-    pub history: Duration,
+    pub prebuild_history: Duration,
+    /// How long workspaces that were deleted and somebody's are remembered, with their builds.
+    pub workspace_history: Duration,
     /// Presets that are worked on at once; see [`musterbeat_core::prebuild::concurrency`].
     pub concurrency: NonZeroU32,
 }
@@ -186,9 +191,14 @@ impl Reconciler {
 
     /// Forgets what was deleted long ago; what fails is tried again the next time.
     async fn forget(&self) {
-        let Shared { ports, options, .. } = &*self.0;
+        let options = &self.0.options;
+        self.forget_those(Deleted::Prebuilds, options.prebuild_history).await;
+        self.forget_those(Deleted::Workspaces, options.workspace_history).await;
+    }
+
+    async fn forget_those(&self, which: Deleted, history: Duration) {
         loop {
-            match ports.prebuilds.forget(options.history, FORGET_BATCH).await {
+            match self.0.ports.prebuilds.forget(which, history, FORGET_BATCH).await {
                 Ok(forgotten) => {
                     metrics::counter!(RECONCILE_ACTIONS.name, "action" => "forget")
                         .increment(forgotten);
@@ -200,7 +210,7 @@ impl Reconciler {
                     metrics::counter!(RECONCILE_FAILURES.name, "step" => "forget").increment(1);
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
-                        "deleted prebuilds cannot be forgotten for now"
+                        "deleted workspaces cannot be forgotten for now"
                     );
                     return;
                 }

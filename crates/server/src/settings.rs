@@ -143,6 +143,9 @@ pub struct Settings {
     /// How long prebuilds that were deleted are remembered, with their builds and logs.
     #[serde(with = "humantime_serde")]
     pub prebuild_history: Duration,
+    /// How long workspaces that were deleted and somebody's are remembered, likewise.
+    #[serde(with = "humantime_serde")]
+    pub workspace_history: Duration,
     /// Failed builds in a row after which a preset is given up; 0 for no end.
     pub failure_hard_limit: u32,
     /// Chats that this replica answers at once.
@@ -250,7 +253,8 @@ impl Default for Settings {
             reconcile_interval: prebuild::INTERVAL,
             backoff_interval: Limits::DEFAULT.backoff_interval,
             backoff_lookback: prebuild::LOOKBACK,
-            prebuild_history: prebuild::HISTORY,
+            prebuild_history: prebuild::PREBUILD_HISTORY,
+            workspace_history: prebuild::WORKSPACE_HISTORY,
             failure_hard_limit: Limits::DEFAULT.failure_hard_limit.map_or(0, NonZeroU32::get),
             capacity: number(1_000),
             claim_batch: number(worker::CLAIM_BATCH),

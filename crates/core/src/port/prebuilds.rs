@@ -84,12 +84,28 @@ pub trait PrebuildStore: Send + Sync {
     /// Returns the prebuilds of a preset, the oldest first; 1,000 at most.
     async fn prebuilds(&self, preset: PresetId) -> Result<Vec<Prebuild>, StoreError>;
 
-    /// Forgets up to `limit` prebuilds that were deleted longer ago than `history` and were never
-    /// anybody's, with their builds and what those said; returns how many.
-    async fn forget(&self, history: Duration, limit: u32) -> Result<u64, StoreError>;
+    /// Forgets up to `limit` builds of workspaces that were deleted longer ago than `history`, with
+    /// what they said, and the workspaces of which none is left; returns how many builds.
+    ///
+    /// Chats stay, without their workspace.
+    async fn forget(
+        &self,
+        which: Deleted,
+        history: Duration,
+        limit: u32,
+    ) -> Result<u64, StoreError>;
 
     /// Pauses the supply of all pools, or goes on with it.
     async fn pause(&self, paused: bool) -> Result<(), StoreError>;
+}
+
+/// Which deleted workspaces to forget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deleted {
+    /// Prebuilds that were never anybody's.
+    Prebuilds,
+    /// Those that were somebody's.
+    Workspaces,
 }
 
 /// Which prebuilds of a preset to delete.

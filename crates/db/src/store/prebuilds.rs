@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use musterbeat_core::id::{BuildId, PresetId, WorkspaceId};
-use musterbeat_core::port::{DeletionOf, GlobalSnapshot, Prebuild, PrebuildStore, StoreError};
+use musterbeat_core::port::{
+    Deleted, DeletionOf, GlobalSnapshot, Prebuild, PrebuildStore, StoreError,
+};
 use sqlx::{Connection, PgConnection};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -64,9 +66,14 @@ impl PrebuildStore for PgStore {
         call.ended(listed)
     }
 
-    async fn forget(&self, history: Duration, limit: u32) -> Result<u64, StoreError> {
-        let mut call = self.call("forget deleted prebuilds").await?;
-        let forget = prebuilds::forget(&mut call.conn, history, limit);
+    async fn forget(
+        &self,
+        which: Deleted,
+        history: Duration,
+        limit: u32,
+    ) -> Result<u64, StoreError> {
+        let mut call = self.call("forget deleted workspaces").await?;
+        let forget = prebuilds::forget(&mut call.conn, which, history, limit);
         let forgotten = timeout(self.answer_time, forget).await;
         call.ended(forgotten)
     }

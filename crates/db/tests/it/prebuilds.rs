@@ -6,8 +6,8 @@ use futures_util::future::join_all;
 use musterbeat_core::build::Transition;
 use musterbeat_core::id::PresetId;
 use musterbeat_core::port::{
-    BuildStore, DeletionOf, LeaseStore, PrebuildStatus, PrebuildStore, Reach, TemplateStore,
-    WorkspaceError,
+    BuildStore, Deleted, DeletionOf, LeaseStore, PrebuildStatus, PrebuildStore, Reach,
+    TemplateStore, WorkspaceError,
 };
 use musterbeat_core::run::{Run, RunStatus};
 use musterbeat_core::template::{PoolWish, PresetPatch, TemplateRules};
@@ -318,16 +318,17 @@ async fn what_was_deleted_long_ago_and_never_anybodys_is_forgotten() {
     fixture.claimed(1, preset).await;
     fixture.condemn(preset, DeletionOf::Extraneous { wanted: 0 }).await;
     fixture.build_all(&succeeds()).await;
-    let rows = async |table: &str| fixture.number(&format!("select count(*) from {table}")).await;
-    let week = Duration::from_hours(7 * 24);
-    let forget = async |limit| PrebuildStore::forget(&fixture.store, week, limit).await.unwrap();
-    assert_eq!(forget(10).await, 0);
+    let forget = async |days, limit| fixture.forget(Deleted::Prebuilds, days, limit).await;
+    assert_eq!(forget(7, 10).await, 0);
     fixture.sql("update workspaces set updated_at = updated_at - interval '8 days'").await;
-    assert_eq!(forget(1).await, 1);
-    assert_eq!(forget(10).await, 1);
-    assert_eq!(forget(10).await, 0);
-    let left = (rows("workspaces").await, rows("builds").await, rows("runs").await);
-    assert_eq!(left, (1, 2, 2), "the one that is somebody's, its start and its claim");
+    assert_eq!(fixture.forget(Deleted::Workspaces, 7, 10).await, 0);
+    assert_eq!(forget(9, 10).await, 0);
+    assert_eq!(forget(7, 3).await, 3);
+    assert_eq!(fixture.rows(["workspaces", "builds", "runs"]).await, [2, 3, 3]);
+    assert_eq!(forget(7, 3).await, 1);
+    assert_eq!(forget(7, 3).await, 0);
+    let left = fixture.rows(["workspaces", "builds", "runs"]).await;
+    assert_eq!(left, [1, 2, 2], "the one that is somebody's, its start and its claim");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use musterbeat_core::id::{
     BuildId, PresetId, TemplateId, TemplateVersionId, WorkerId, WorkspaceId,
 };
 use musterbeat_core::port::{
-    BuildStore, Claimed, DeletionOf, Ended, NewTemplate, Pool, Prebuild, PrebuildStatus,
+    BuildStore, Claimed, Deleted, DeletionOf, Ended, NewTemplate, Pool, Prebuild, PrebuildStatus,
     PrebuildStore, ProvisionError, Reach, Room, RunStore, TemplateStore, WorkspaceError,
     WorkspaceStore,
 };
@@ -95,6 +95,15 @@ impl Fixture {
 
     pub(crate) async fn number(&self, sql: &str) -> i64 {
         sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&self.pool).await.unwrap()
+    }
+
+    /// Returns how many rows each table has.
+    pub(crate) async fn rows<const N: usize>(&self, tables: [&str; N]) -> [i64; N] {
+        let mut counts = [0; N];
+        for (count, table) in counts.iter_mut().zip(tables) {
+            *count = self.number(&format!("select count(*) from {table}")).await;
+        }
+        counts
     }
 
     /// Makes a template whose preset wants `desired` prebuilds.
@@ -200,6 +209,12 @@ impl Fixture {
     ) -> Result<(), WorkspaceError> {
         let (reach, build) = (Reach::Everything, build(number));
         WorkspaceStore::build(&self.store, workspace, reach, build, transition).await
+    }
+
+    /// Forgets builds of what was deleted so many days ago.
+    pub(crate) async fn forget(&self, which: Deleted, days: u64, limit: u32) -> u64 {
+        let history = Duration::from_hours(24 * days);
+        PrebuildStore::forget(&self.store, which, history, limit).await.unwrap()
     }
 
     /// Returns how a preset's pool stands; `None` when it neither wants nor has prebuilds.

@@ -6,15 +6,19 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use musterbeat_core::build::Transition;
+use musterbeat_core::chat::NewChat;
 use musterbeat_core::id::OwnerId;
 use musterbeat_core::page::Limit;
-use musterbeat_core::port::{DeletionOf, Reach, TemplateStore, WorkspaceError, WorkspaceStore};
+use musterbeat_core::port::{
+    By, ChatReader, ChatStore, Deleted, DeletionOf, Reach, TemplateStore, WorkspaceError,
+    WorkspaceStore,
+};
 use musterbeat_core::run::RunStatus;
 use musterbeat_core::template::{PresetPatch, TemplateRules};
 use musterbeat_core::workspace::{Life, Order};
 use tokio::time::timeout;
 
-use crate::setup::{Fixture, PATIENCE, owner};
+use crate::setup::{Fixture, PATIENCE, new_chat, owner, send};
 use crate::supply::{fails, order, preset, succeeds, template};
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -350,4 +354,39 @@ async fn prebuild_is_nobodys_to_build() {
     let ready = fixture.ready(preset, 1).await;
     let refused = fixture.rebuild(ready[0], 1, Transition::Stop).await;
     assert!(matches!(refused, Err(WorkspaceError::NotFound)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn what_was_somebodys_is_forgotten_long_after_its_deletion_and_its_chats_stay() {
+    const TABLES: [&str; 5] = ["workspaces", "builds", "build_logs", "runs", "chats"];
+    let fixture = Fixture::new().await;
+    let preset = fixture.template(1, 0).await;
+    fixture.ready(preset, 2).await;
+    let workspaces = [fixture.claimed(1, preset).await, fixture.claimed(2, preset).await];
+    fixture.build_all(&succeeds()).await;
+    let chats = (1..).zip(workspaces).map(async |(number, workspace)| {
+        let chat = NewChat { workspace: Some(workspace), ..new_chat(number, owner(number)) };
+        ChatStore::create(&fixture.store, chat, Reach::Everything).await.unwrap().chat
+    });
+    let chats = join_all(chats).await;
+    fixture.rebuild(workspaces[1], 3, Transition::Delete).await.unwrap();
+    fixture.build_all(&succeeds()).await;
+    fixture.sql("insert into build_logs select id, 1, 1, 'hello' from builds").await;
+    fixture.sql("update workspaces set updated_at = updated_at - interval '91 days'").await;
+
+    let forget = async |days, limit| fixture.forget(Deleted::Workspaces, days, limit).await;
+    assert_eq!(fixture.forget(Deleted::Prebuilds, 7, 10).await, 0);
+    assert_eq!(forget(92, 10).await, 0);
+    assert_eq!(fixture.rows(TABLES).await, [2, 5, 5, 7, 2]);
+    assert_eq!(forget(90, 2).await, 2);
+    assert_eq!(fixture.rows(TABLES).await, [2, 3, 3, 5, 2], "as much as one statement may");
+    assert_eq!(forget(90, 2).await, 1);
+    assert_eq!(forget(90, 2).await, 0);
+    assert_eq!(fixture.rows(TABLES).await, [1, 2, 2, 4, 2]);
+    for (chat, workspace) in chats.into_iter().zip([Some(workspaces[0]), None]) {
+        let stored = ChatReader::get(&fixture.store, chat, Reach::Everything).await;
+        let stored = stored.unwrap().unwrap();
+        assert_eq!(stored.workspace, workspace);
+        fixture.store.apply(chat, By::User(Reach::Everything), send("And now?")).await.unwrap();
+    }
 }

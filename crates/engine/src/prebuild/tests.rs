@@ -15,7 +15,8 @@ const OPTIONS: ReconcileOptions = ReconcileOptions {
     interval: INTERVAL,
     limits: Limits::DEFAULT,
     lookback: LOOKBACK,
-    history: HISTORY,
+    prebuild_history: PREBUILD_HISTORY,
+    workspace_history: WORKSPACE_HISTORY,
     concurrency: NonZeroU32::new(3).unwrap(),
 };
 
@@ -135,15 +136,20 @@ async fn nothing_is_done_while_the_supply_is_paused() {
 #[tokio::test(start_paused = true)]
 async fn what_was_deleted_long_ago_is_forgotten_each_hour_batch_by_batch() {
     let ground = Arc::new(Ground::of([]));
-    ground.old.store(u64::from(FORGET_BATCH) * 2 + 1, Ordering::SeqCst);
+    ground.old_prebuilds.store(u64::from(FORGET_BATCH) * 2 + 1, Ordering::SeqCst);
+    ground.old_workspaces.store(u64::from(FORGET_BATCH), Ordering::SeqCst);
     let (end, run) = running(&ground, 1, OPTIONS);
     ground.looked(2).await;
-    let counts = || (ground.old.load(Ordering::SeqCst), ground.forgets.load(Ordering::SeqCst));
-    assert_eq!(counts(), (0, 3));
+    let counts = || {
+        let Ground { old_prebuilds, old_workspaces, forgets, .. } = &*ground;
+        let old = [old_prebuilds, old_workspaces].map(|old| old.load(Ordering::SeqCst));
+        (old, forgets.load(Ordering::SeqCst))
+    };
+    assert_eq!(counts(), ([0, 0], 5));
     ground.looked(60).await;
-    assert_eq!(counts(), (0, 3));
+    assert_eq!(counts(), ([0, 0], 5));
     ground.looked(62).await;
-    assert_eq!(counts(), (0, 4));
+    assert_eq!(counts(), ([0, 0], 7));
     end.cancel();
     run.await.unwrap();
 }

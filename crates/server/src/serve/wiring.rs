@@ -187,7 +187,8 @@ impl<'a> Wiring<'a> {
                 failure_hard_limit: NonZeroU32::new(settings.failure_hard_limit),
             },
             lookback: settings.backoff_lookback,
-            history: settings.prebuild_history,
+            prebuild_history: settings.prebuild_history,
+            workspace_history: settings.workspace_history,
             concurrency: concurrency(settings.pool_max.get()),
         };
         Ok(Reconciler::new(ports, options))

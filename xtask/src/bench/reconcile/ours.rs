@@ -9,7 +9,8 @@ use musterbeat_core::port::PrebuildLead;
 use musterbeat_core::prebuild::Limits;
 use musterbeat_db::PgStore;
 use musterbeat_engine::prebuild::{
-    HISTORY, INTERVAL, LOOKBACK, ReconcileOptions, ReconcilePorts, Reconciler,
+    INTERVAL, LOOKBACK, PREBUILD_HISTORY, ReconcileOptions, ReconcilePorts, Reconciler,
+    WORKSPACE_HISTORY,
 };
 use musterbeat_pubsub::MemoryTransport;
 use sqlx::PgPool;
@@ -33,7 +34,8 @@ impl Ours {
             interval: INTERVAL,
             limits: Limits::DEFAULT,
             lookback: LOOKBACK,
-            history: HISTORY,
+            prebuild_history: PREBUILD_HISTORY,
+            workspace_history: WORKSPACE_HISTORY,
             concurrency,
         };
         Self(Reconciler::new(ports, options))

@@ -52,8 +52,9 @@ pub(super) struct Ground {
     pub(super) paused: AtomicBool,
     /// Snapshots that fail.
     pub(super) outages: AtomicUsize,
-    /// Deleted prebuilds that are old, and how often somebody forgot some.
-    pub(super) old: AtomicU64,
+    /// Builds of deleted workspaces that are old, and how often somebody forgot some.
+    pub(super) old_prebuilds: AtomicU64,
+    pub(super) old_workspaces: AtomicU64,
     pub(super) forgets: AtomicUsize,
     leader: StdMutex<Option<usize>>,
     /// When somebody looked.
@@ -80,7 +81,8 @@ impl Ground {
             pools: StdMutex::new(pools),
             paused: AtomicBool::default(),
             outages: AtomicUsize::default(),
-            old: AtomicU64::new(0),
+            old_prebuilds: AtomicU64::new(0),
+            old_workspaces: AtomicU64::new(0),
             forgets: AtomicUsize::new(0),
             leader: StdMutex::default(),
             looks: StdMutex::default(),
@@ -298,10 +300,19 @@ impl PrebuildStore for Store {
         unreachable!("it is for people")
     }
 
-    async fn forget(&self, history: Duration, limit: u32) -> Result<u64, StoreError> {
-        assert_eq!(history, HISTORY);
-        let forgotten = u64::from(limit).min(self.0.old.load(Ordering::SeqCst));
-        self.0.old.fetch_sub(forgotten, Ordering::SeqCst);
+    async fn forget(
+        &self,
+        which: Deleted,
+        history: Duration,
+        limit: u32,
+    ) -> Result<u64, StoreError> {
+        let (old, of) = match which {
+            Deleted::Prebuilds => (&self.0.old_prebuilds, PREBUILD_HISTORY),
+            Deleted::Workspaces => (&self.0.old_workspaces, WORKSPACE_HISTORY),
+        };
+        assert_eq!(history, of);
+        let forgotten = u64::from(limit).min(old.load(Ordering::SeqCst));
+        old.fetch_sub(forgotten, Ordering::SeqCst);
         self.0.forgets.fetch_add(1, Ordering::SeqCst);
         Ok(forgotten)
     }
