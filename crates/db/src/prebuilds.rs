@@ -34,9 +34,8 @@ pub(crate) async fn supply(conn: &mut PgConnection, preset: PresetId) -> sqlx::R
             where preset_id = $1
               and (prebuilds.status = 'starting' and runs.status <> 'error'
                    or prebuilds.status = 'ready'
-                   and (presets.ttl_s is null
-                        or now() < prebuilds.created_at + make_interval(secs => presets.ttl_s))
-                   and (invalidated_at is null or invalidated_at <= prebuilds.created_at))
+                   and coalesce(greatest(now() - make_interval(secs => presets.ttl_s),
+                                         invalidated_at), '-infinity') <= prebuilds.created_at)
         "#,
         preset.uuid(),
     )
@@ -119,9 +118,8 @@ pub(crate) async fn take_ready(
                 join templates on templates.id = template_id
                 where preset_id = $1
                   and prebuilds.status = 'ready'
-                  and (presets.ttl_s is null
-                       or now() < prebuilds.created_at + make_interval(secs => presets.ttl_s))
-                  and (invalidated_at is null or invalidated_at <= prebuilds.created_at)
+                  and coalesce(greatest(now() - make_interval(secs => presets.ttl_s),
+                                        invalidated_at), '-infinity') <= prebuilds.created_at
                   and not templates.deleted
                   and not deprecated
                   and active_version_id = version.id

@@ -1,5 +1,7 @@
 with preset as (
-    select presets.id, presets.ttl_s, invalidated_at,
+    select presets.id,
+           coalesce(greatest(now() - make_interval(secs => presets.ttl_s), invalidated_at),
+                    '-infinity') as since,
            not presets.deleted and not templates.deleted and not deprecated
            and active_version_id is not distinct from version.id as is_active
     from presets
@@ -9,8 +11,7 @@ with preset as (
 ), judged as (
     select workspace_id, prebuilds.created_at, build_id, is_active,
            prebuilds.status = 'ready' as is_ready,
-           coalesce(prebuilds.created_at + make_interval(secs => ttl_s) <= now(), false)
-           or coalesce(prebuilds.created_at < invalidated_at, false) as is_expired,
+           prebuilds.created_at < since as is_expired,
            prebuilds.status = 'failed'
            and coalesce(retry_at <= now(), true)
            or prebuilds.status = 'starting' and runs.status = 'error'
