@@ -1,6 +1,5 @@
 //! Owners that die, freeze or lose their database, with real replicas.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,19 +17,19 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::client::{Client, PATIENCE, Running};
-use crate::process::{on_its_own, open_to_all};
+use crate::process::{on_its_own, open_to_all, write_program};
 use crate::replica::{Replica, musterbeat};
 
-/// A lease that passes soon, with room for a machine that is busy.
+/// A lease that passes soon, with room for a machine that stands still for some seconds.
 pub(crate) const SHORT_LEASE: [(&str, &str); 3] = [
     ("MUSTERBEAT_BEAT_INTERVAL", "500ms"),
-    ("MUSTERBEAT_LEASE_TTL", "3s"),
+    ("MUSTERBEAT_LEASE_TTL", "6s"),
     ("MUSTERBEAT_FENCE_MARGIN", "500ms"),
 ];
 
 pub(crate) fn shorten_lease(settings: &mut musterbeat_server::settings::Settings) {
     settings.beat_interval = Duration::from_millis(500);
-    settings.lease_ttl = Duration::from_secs(3);
+    settings.lease_ttl = Duration::from_secs(6);
     settings.fence_margin = Duration::from_millis(500);
 }
 
@@ -92,10 +91,11 @@ async fn run_that_kills_its_process_five_times_ends_in_error() {
     let database = TestDatabase::create().await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("poison.sh");
-    std::fs::write(&program, "#!/bin/sh\nkill -9 $PPID\n").unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&program, "#!/bin/sh\nkill -9 $PPID\n");
     let mut command = musterbeat(folder.path());
     command.args(["--dev", "--database-url", database.url()]).envs(SHORT_LEASE);
+    // Each of its replicas dies anyway, and the next waits for the end of its lease.
+    command.env("MUSTERBEAT_LEASE_TTL", "3s");
     command.arg("--runner").arg(format!("command:{}", program.display()));
 
     let mut replica = Replica::start(&mut command);
@@ -142,7 +142,11 @@ fn pace(settings: &mut musterbeat_server::settings::Settings) {
 async fn each_is_answered_once(client: &Client, pool: &PgPool, chats: &[String]) -> Vec<i64> {
     let mut fences = Vec::new();
     for chat in chats {
-        client.chat_in(chat, "waiting").await;
+        let path = format!("/api/v1/chats/{chat}");
+        eventually(PATIENCE, "it is answered", async || {
+            through_recovery(client, &path).await["status"] == "waiting"
+        })
+        .await;
         let history = client.history(chat).await;
         assert_eq!(history.len(), 2, "{history:?}");
         assert_eq!(history[1], history[0].replace("user", "assistant"));
