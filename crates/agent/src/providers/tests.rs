@@ -22,7 +22,7 @@ use crate::model::Said;
 use crate::tool::ToolSpec;
 
 /// Long enough for a busy machine; nothing waits for it to pass.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_mins(1);
 
 #[tokio::test]
 async fn text_and_thoughts_come_as_they_are_said() {

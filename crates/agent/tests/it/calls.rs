@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use musterbeat_agent::agent::AgentOptions;
 use musterbeat_agent::tool::{Conduct, Repeat, ToolError};
@@ -112,12 +111,14 @@ async fn exclusive_tool_is_called_alone_or_not_at_all() {
 async fn only_so_many_calls_are_made_at_once() {
     let script = Script::new([calls(["work"; 70]), says("done")]);
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let counted = Arc::clone(&most);
+    let (counted, all) = (Arc::clone(&most), Arc::new(Barrier::new(16)));
     let work = tool("work", move |_, _| {
         let (now, most) = (Arc::clone(&now), Arc::clone(&counted));
+        let all = Arc::clone(&all);
         async move {
             most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            // Each goes on when as many as may are at work.
+            all.wait().await;
             now.fetch_sub(1, Ordering::SeqCst);
             Ok("done".to_owned())
         }

@@ -24,7 +24,7 @@ use crate::script::shown;
 pub(crate) struct Stage {
     history: Mutex<Vec<NewMessage>>,
     /// How many writes there were.
-    steps: Mutex<usize>,
+    steps: watch::Sender<usize>,
     refuse: Mutex<Option<StepError>>,
     parts: watch::Sender<Vec<Value>>,
     stop: watch::Sender<Option<StopCause>>,
@@ -54,7 +54,7 @@ impl Stage {
     pub(crate) fn with(history: Vec<NewMessage>) -> Arc<Self> {
         Arc::new(Self {
             history: Mutex::new(history),
-            steps: Mutex::default(),
+            steps: watch::Sender::default(),
             refuse: Mutex::default(),
             parts: watch::Sender::default(),
             stop: watch::Sender::default(),
@@ -120,7 +120,12 @@ impl Stage {
     }
 
     pub(crate) fn steps(&self) -> usize {
-        *self.steps.lock().unwrap()
+        *self.steps.borrow()
+    }
+
+    /// Waits until there were so many writes.
+    pub(crate) async fn stores(&self, steps: usize) {
+        self.steps.subscribe().wait_for(|made| steps <= *made).await.unwrap();
     }
 
     /// Returns what followers saw, a part a line.
@@ -221,7 +226,7 @@ impl ChatContext for Stage {
             return Err(error);
         }
         self.history.lock().unwrap().extend(messages);
-        *self.steps.lock().unwrap() += 1;
+        self.steps.send_modify(|steps| *steps += 1);
         Ok(())
     }
 

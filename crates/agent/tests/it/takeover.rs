@@ -1,14 +1,13 @@
 //! Runs that change hands: what is repeated, what is not, and what a model is told.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use musterbeat_agent::tool::{Conduct, Repeat, Tool};
 use musterbeat_core::message::{Part, Role};
 use musterbeat_core::port::{ChatRunner, TurnEnd};
 use musterbeat_core::run::StopCause;
 use serde_json::json;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::script::{Script, agent, calls, says, tool, tool_with};
 use crate::stage::{Stage, said, words};
@@ -18,36 +17,33 @@ fn repeated(repeat: Repeat) -> Conduct {
 }
 
 /// A tool that counts its calls, and never ends.
-fn hanging(name: &str, repeat: Repeat, made: &Arc<AtomicUsize>) -> Arc<dyn Tool> {
-    let made = Arc::clone(made);
+fn hanging(name: &str, repeat: Repeat, made: &watch::Sender<usize>) -> Arc<dyn Tool> {
+    let made = made.clone();
     tool_with(name, repeated(repeat), move |_, _| {
-        made.fetch_add(1, Ordering::SeqCst);
+        made.send_modify(|made| *made += 1);
         std::future::pending()
     })
 }
 
-async fn cut_short(names: &[&'static str], tools: Vec<Arc<dyn Tool>>, stage: &Arc<Stage>) {
-    let lines = names.iter().map(|name| crate::script::call(name, json!({})));
-    let script = Script::new([lines.chain([crate::script::end()]).collect()]);
-    let agent = agent(&script, tools);
-    let last = format!("{}{{}}", names[names.len() - 1]);
+/// Has a tool called that hangs, and ends the turn once it has begun; returns its calls.
+async fn cut_short(name: &'static str, repeat: Repeat, stage: &Arc<Stage>) -> watch::Sender<usize> {
+    let made = watch::Sender::new(0);
+    let script = Script::new([calls([name])]);
+    let agent = agent(&script, vec![hanging(name, repeat, &made)]);
     let kill = async {
-        stage.sees(&last).await;
-        // Each tool has begun.
-        tokio::task::yield_now().await;
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        made.subscribe().wait_for(|made| *made == 1).await.unwrap();
         stage.stop(StopCause::Shutdown);
     };
     let (end, ()) = tokio::join!(agent.turn(stage.turn(), stage.clone()), kill);
     // Upstream: `ShutdownDuringToolExecutionReturnsContextCanceled`: no interrupt, no success.
     assert!(matches!(end, TurnEnd::Stopped(_)), "{end:?}");
+    made
 }
 
 #[tokio::test(start_paused = true)]
 async fn tool_that_must_not_be_repeated_runs_once_and_its_outcome_is_unknown() {
-    let made = Arc::new(AtomicUsize::new(0));
     let stage = Stage::asked("pay");
-    cut_short(&["pay"], vec![hanging("pay", Repeat::Never, &made)], &stage).await;
+    let made = cut_short("pay", Repeat::Never, &stage).await;
     assert_eq!(stage.history(), ["user: pay", "assistant: pay{}"], "recorded before it started");
 
     let next = Stage::with(stage.messages());
@@ -56,7 +52,7 @@ async fn tool_that_must_not_be_repeated_runs_once_and_its_outcome_is_unknown() {
         .turn(next.turn(), next.clone())
         .await;
     next.ended(&end);
-    assert_eq!(made.load(Ordering::SeqCst), 1);
+    assert_eq!(*made.borrow(), 1);
     let told = &script.asked()[0][2];
     assert!(told.starts_with("tool: ! outcome unknown: the process died"), "{told}");
     assert_eq!(next.history()[3], "assistant: I shall look");
@@ -65,8 +61,7 @@ async fn tool_that_must_not_be_repeated_runs_once_and_its_outcome_is_unknown() {
 #[tokio::test(start_paused = true)]
 async fn recorded_tool_is_called_again_by_the_same_name() {
     let stage = Stage::asked("wait");
-    let made = Arc::new(AtomicUsize::new(0));
-    cut_short(&["wait"], vec![hanging("wait", Repeat::Same, &made)], &stage).await;
+    cut_short("wait", Repeat::Same, &stage).await;
     let recorded = stage.messages()[1].content.parts()[0].clone();
     let Part::ToolCall { id: recorded, .. } = recorded else { panic!("{recorded:?}") };
 
@@ -81,8 +76,7 @@ async fn recorded_tool_is_called_again_by_the_same_name() {
 #[tokio::test(start_paused = true)]
 async fn step_that_was_not_recorded_is_asked_for_again() {
     let stage = Stage::asked("read");
-    let made = Arc::new(AtomicUsize::new(0));
-    cut_short(&["read"], vec![hanging("read", Repeat::Anew, &made)], &stage).await;
+    cut_short("read", Repeat::Anew, &stage).await;
     assert_eq!(stage.history(), ["user: read"]);
     assert_eq!(stage.steps(), 0, "a step that may be repeated costs no write before it");
 
@@ -141,7 +135,7 @@ async fn result_of_a_tool_that_must_not_be_repeated_is_stored_at_once() {
     let release = async {
         stage.sees("= paid").await;
         // The write follows the part.
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        stage.stores(2).await;
         assert_eq!(stage.history()[1..], ["assistant: pay{} | slow{}", "tool: = paid"]);
         gate.notify_one();
     };

@@ -7,14 +7,20 @@ use musterbeat_db::doctor::{Limits, examine};
 use musterbeat_testkit::{PgBouncer, TestDatabase};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
-use crate::setup::Fixture;
+use crate::setup::{Fixture, PATIENCE};
+
+/// The defaults, but for a machine that is busy.
+fn patient() -> Limits {
+    let clock_skew_warning = Duration::from_secs(10);
+    Limits { answer_time: PATIENCE, clock_skew_warning, ..Limits::default() }
+}
 
 #[tokio::test]
 async fn a_migrated_database_is_well() {
     let fixture = Fixture::new().await;
     // A test server forgoes durability; the database sets right what can be set by itself.
     fixture.run("alter database {} set synchronous_commit = on").await;
-    let examined = examine(fixture.url(), &Limits::default()).await.unwrap();
+    let examined = examine(fixture.url(), &patient()).await.unwrap();
     assert!(examined.place.ends_with(&format!("/{}", fixture.name())), "{}", examined.place);
     // Of the server, and different from one to another.
     let of_server = ["server-version", "fsync", "full-page-writes", "connections", "visibility"];
@@ -30,7 +36,7 @@ async fn settings_of_the_server_are_told_as_they_are() {
     for (check, setting) in [("fsync", "fsync"), ("full-page-writes", "full_page_writes")] {
         let show = AssertSqlSafe(format!("select current_setting('{setting}')::boolean"));
         let is_on: bool = sqlx::query_scalar(show).fetch_one(&fixture.pool).await.unwrap();
-        let verdict = fixture.verdict(check, &Limits::default()).await;
+        let verdict = fixture.verdict(check, &patient()).await;
         assert_eq!(verdict.severity == Severity::Ok, is_on, "{verdict:?}");
     }
 }
@@ -55,7 +61,7 @@ async fn faults_of_another_server_are_errors() {
         ("full-page-writes", Severity::Warning),
         ("autovacuum", Severity::Error),
     ];
-    let examined = examine(fixture.url(), &Limits::default()).await.unwrap();
+    let examined = examine(fixture.url(), &patient()).await.unwrap();
     for (check, severity) in severities {
         let mut findings = examined.findings.iter();
         let verdict = &findings.find(|finding| finding.check == check).unwrap().verdict;
@@ -69,12 +75,12 @@ async fn a_clock_that_is_off_is_found() {
     let fixture = Fixture::new().await;
     let clock = "clock_timestamp() returns timestamptz";
     fixture.pretend(clock, "pg_catalog.clock_timestamp() + interval '1 hour'").await;
-    let verdict = fixture.verdict("clock-skew", &Limits::default()).await;
+    let verdict = fixture.verdict("clock-skew", &patient()).await;
     assert_eq!(verdict.severity, Severity::Error);
     assert!(verdict.found.contains("behind the database's: leases hold"), "{verdict:?}");
-    let patient = Limits { clock_skew_error: Duration::from_hours(2), ..Limits::default() };
+    let tolerant = Limits { clock_skew_error: Duration::from_hours(2), ..patient() };
     fixture.pretend(clock, "pg_catalog.clock_timestamp() - interval '1 hour'").await;
-    let verdict = fixture.verdict("clock-skew", &patient).await;
+    let verdict = fixture.verdict("clock-skew", &tolerant).await;
     assert_eq!(verdict.severity, Severity::Warning);
     assert!(verdict.found.contains("ahead of the database's"), "{verdict:?}");
 }
@@ -89,11 +95,11 @@ async fn a_commit_that_may_be_lost_is_found() {
 #[tokio::test]
 async fn a_database_that_checks_no_bytes_is_an_error() {
     let database = TestDatabase::empty_in("SQL_ASCII").await.unwrap();
-    let verdict = verdict(database.url(), "encoding", &Limits::default()).await;
+    let verdict = verdict(database.url(), "encoding", &patient()).await;
     assert_eq!(verdict.severity, Severity::Error);
     assert!(verdict.found.contains("SQL_ASCII") && verdict.remedy.contains("UTF8"), "{verdict:?}");
     let database = TestDatabase::empty_in("LATIN1").await.unwrap();
-    let verdict = self::verdict(database.url(), "encoding", &Limits::default()).await;
+    let verdict = self::verdict(database.url(), "encoding", &patient()).await;
     assert_eq!(verdict.severity, Severity::Warning);
 }
 
@@ -131,7 +137,7 @@ async fn a_schema_that_is_not_of_this_release_is_found() {
     fixture.run("delete from _sqlx_migrations where version > 20261121060000").await;
     fixture.warns("schema-version", "older than this release", "musterbeat migrate").await;
     fixture.run("update _sqlx_migrations set success = false").await;
-    let verdict = fixture.verdict("schema-version", &Limits::default()).await;
+    let verdict = fixture.verdict("schema-version", &patient()).await;
     assert_eq!(verdict.severity, Severity::Error);
     assert!(verdict.found.contains("20261121060000"), "{verdict:?}");
 }
@@ -139,10 +145,10 @@ async fn a_schema_that_is_not_of_this_release_is_found() {
 #[tokio::test]
 async fn a_database_without_a_schema_is_examined_and_stays_without() {
     let database = TestDatabase::empty().await.unwrap();
-    let verdict = verdict(database.url(), "schema-version", &Limits::default()).await;
+    let verdict = verdict(database.url(), "schema-version", &patient()).await;
     assert_eq!(verdict.severity, Severity::Warning);
     assert!(verdict.remedy.contains("musterbeat migrate"), "{verdict:?}");
-    let examined = examine(database.url(), &Limits::default()).await.unwrap();
+    let examined = examine(database.url(), &patient()).await.unwrap();
     assert!(
         examined.findings.iter().all(|finding| !finding.verdict.found.contains("not be examined")),
         "{examined:?}"
@@ -164,7 +170,7 @@ async fn a_transaction_that_holds_up_vacuum_is_named() {
     let pid: i32 =
         sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut idle).await.unwrap();
     fixture.is_well("held-xmin").await;
-    let impatient = Limits { transaction_age_max: Duration::ZERO, ..Limits::default() };
+    let impatient = Limits { transaction_age_max: Duration::ZERO, ..patient() };
     let verdict = fixture.verdict("held-xmin", &impatient).await;
     assert_eq!(verdict.severity, Severity::Warning);
     assert!(verdict.found.contains(&format!("session {pid} of")), "{verdict:?}");
@@ -184,12 +190,12 @@ async fn replicas_that_cannot_all_connect_are_found() {
              where worker_id = '00000000-0000-0000-0000-000000000001'",
         )
         .await;
-    let greedy = Limits { connections_per_replica: 1_000_000, ..Limits::default() };
+    let greedy = Limits { connections_per_replica: 1_000_000, ..patient() };
     let verdict = fixture.verdict("connections", &greedy).await;
     assert_eq!(verdict.severity, Severity::Error);
     assert!(verdict.found.starts_with("Replicas: 2, with up to 1000000"), "{verdict:?}");
     assert!(verdict.remedy.contains("pool_max"), "{verdict:?}");
-    let modest = Limits { connections_per_replica: 1, ..Limits::default() };
+    let modest = Limits { connections_per_replica: 1, ..patient() };
     assert_eq!(fixture.verdict("connections", &modest).await.severity, Severity::Ok);
 }
 
@@ -213,7 +219,7 @@ async fn a_check_that_cannot_be_made_is_a_finding_and_stops_no_other() {
     let fixture = Fixture::new().await;
     let mut holder = fixture.pool.begin().await.unwrap();
     sqlx::raw_sql("lock table worker_leases").execute(&mut *holder).await.unwrap();
-    let hasty = Limits { answer_time: Duration::from_secs(1), ..Limits::default() };
+    let hasty = Limits { answer_time: Duration::from_secs(5), ..patient() };
     let examined = examine(fixture.url(), &hasty).await.unwrap();
     let of = |check| {
         let mut findings = examined.findings.iter();
@@ -230,11 +236,11 @@ async fn what_a_role_may_not_see_is_told() {
     let _seen = fixture.pool.acquire().await.unwrap();
     let joint = if fixture.url().contains('?') { '&' } else { '?' };
     let humble = format!("{}{joint}options[role]=pg_read_all_settings", fixture.url());
-    let hidden = verdict(&humble, "visibility", &Limits::default()).await;
+    let hidden = verdict(&humble, "visibility", &patient()).await;
     assert_eq!(hidden.severity, Severity::Warning);
     let remedy = "grant pg_read_all_stats to \"pg_read_all_settings\"";
     assert!(hidden.remedy.contains(remedy), "{hidden:?}");
-    let barred = verdict(&humble, "schema-version", &Limits::default()).await;
+    let barred = verdict(&humble, "schema-version", &patient()).await;
     assert_eq!(barred.severity, Severity::Warning);
     let expected = "This could not be examined: permission denied for table _sqlx_migrations.";
     assert_eq!(barred.found, expected);
@@ -249,11 +255,11 @@ async fn a_database_behind_a_pooler_is_examined_in_full() {
     let fixture = Fixture::new().await;
     fixture.run("alter table runs reset (fillfactor)").await;
     let pooler = PgBouncer::in_front_of(fixture.url()).await.unwrap();
-    let examined = examine(pooler.url(), &Limits::default()).await.unwrap();
+    let examined = examine(pooler.url(), &patient()).await.unwrap();
     for finding in &examined.findings {
         assert!(!finding.verdict.found.contains("not be examined"), "{finding:?}");
     }
-    let verdict = verdict(pooler.url(), "storage-parameters", &Limits::default()).await;
+    let verdict = verdict(pooler.url(), "storage-parameters", &patient()).await;
     assert!(verdict.found.contains("runs lacks fillfactor=70"), "{verdict:?}");
 }
 
@@ -261,7 +267,7 @@ async fn a_database_behind_a_pooler_is_examined_in_full() {
 async fn without_a_connection_nothing_is_examined() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("postgres://nobody@127.0.0.1:{}/x", nobody.local_addr().unwrap().port());
-    let hasty = Limits { answer_time: Duration::from_millis(100), ..Limits::default() };
+    let hasty = Limits { answer_time: Duration::from_millis(100), ..patient() };
     // It accepts and never answers.
     let error = examine(&url, &hasty).await.unwrap_err();
     assert!(error.to_string().contains("failed to connect"), "{error}");
@@ -289,13 +295,13 @@ impl Fixture {
     }
 
     async fn is_well(&self, check: &str) {
-        let verdict = self.verdict(check, &Limits::default()).await;
+        let verdict = self.verdict(check, &patient()).await;
         assert_eq!(verdict.severity, Severity::Ok, "{verdict:?}");
     }
 
     /// Expects a warning that holds these words.
     async fn warns(&self, check: &str, found: &str, remedy: &str) -> Verdict {
-        let verdict = self.verdict(check, &Limits::default()).await;
+        let verdict = self.verdict(check, &patient()).await;
         assert_eq!(verdict.severity, Severity::Warning, "{verdict:?}");
         assert!(verdict.found.contains(found) && verdict.remedy.contains(remedy), "{verdict:?}");
         verdict

@@ -123,7 +123,7 @@ async fn patch_changes_what_it_names() {
     // A title is not kept waiting by whoever holds the run.
     let _holder = fixture.lock(chat).await;
     let title = ChatPatch { title: Some(Title::new("free").unwrap()), ..ChatPatch::default() };
-    let renamed = tokio::time::timeout(Duration::from_secs(10), patch(title)).await;
+    let renamed = tokio::time::timeout(PATIENCE, patch(title)).await;
     assert_eq!(renamed.unwrap().title, "free");
 }
 

@@ -121,7 +121,7 @@ async fn claim_does_not_queue_behind_what_runs_read() {
         })
         .collect();
     fixture.somebody_waits_for_a_lock().await;
-    let claim = tokio::time::timeout(Duration::from_secs(2), fixture.claim(worker, 2)).await;
+    let claim = tokio::time::timeout(PATIENCE, fixture.claim(worker, 2)).await;
     assert_eq!(claim.expect("the claim queues").len(), 1, "the other is locked");
     held.rollback().await.unwrap();
     for stuck in stuck {

@@ -13,7 +13,7 @@ use sqlx::{PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
 /// Longest wait for anything; a test that meets it has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A database of its own, and the store on it.
 pub(crate) struct Fixture {
@@ -44,7 +44,7 @@ impl Fixture {
 
     /// Returns a connection for beats.
     pub(crate) fn beats(&self) -> PgBeats {
-        PgBeats::new(self.url(), Duration::from_secs(10)).unwrap()
+        PgBeats::new(self.url(), PATIENCE).unwrap()
     }
 
     /// Takes new connections, which have the database's settings as they are by now.

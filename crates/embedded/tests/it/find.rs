@@ -1,8 +1,9 @@
 //! Binaries: which count, and what is said of those that do not.
 
-use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::io::Write;
+use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use expect_test::{Expect, expect};
 use musterbeat_embedded::{Origin, Source, find};
@@ -113,7 +114,13 @@ fn error(place: &Place) -> String {
     error.replace(place.root().to_str().unwrap(), "ROOT")
 }
 
+/// Writes a program by another process: one that another test forks meanwhile would inherit a file
+/// that is open here, and nobody may run what is open for writing.
 fn script(path: &Path, body: &str) {
-    fs::write(path, format!("#!/bin/sh\n{body}\n")).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut writer = Command::new("sh");
+    writer.args(["-c", r#"cat >"$0" && chmod 755 "$0""#]).arg(path).stdin(Stdio::piped());
+    let mut writer = writer.spawn().unwrap();
+    let text = format!("#!/bin/sh\n{body}\n");
+    writer.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(writer.wait().unwrap().success());
 }

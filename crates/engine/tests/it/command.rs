@@ -20,8 +20,8 @@ const PART: &str =
 /// Prints its argument as the message.
 const MESSAGE: &str = r#"message() { printf '{"type":"message","content":"%s"}\n' "$1"; }; "#;
 
-/// How soon a turn ends that waits for nothing; far below every limit that it could meet.
-const SOON: Duration = Duration::from_secs(10);
+/// How long a turn may take to end after its time is over.
+const END_MAX: Duration = Duration::from_secs(30);
 
 fn answer(text: &str) -> TurnEnd {
     TurnEnd::Answer(vec![said(text)])
@@ -46,7 +46,7 @@ fn script(script: &str, limits: CommandLimits) -> Command {
 
 async fn end_of(command: &Command, question: &str, stage: &Arc<Stage>) -> TurnEnd {
     let end = command.turn(turn(question), stage.clone());
-    timeout(WAIT_MAX + SOON, end).await.expect("the turn did not end")
+    timeout(WAIT_MAX + END_MAX, end).await.expect("the turn did not end")
 }
 
 /// Runs a script's turn to its end.
@@ -314,11 +314,10 @@ async fn program_that_fails_is_quoted() {
 #[tokio::test]
 async fn what_a_program_leaves_behind_is_killed_and_holds_nothing_up() {
     let stage = Stage::new();
-    // The grandchild holds all three streams open.
-    let command = script("sleep 1000 & part $!; message done", limits());
-    let began = Instant::now();
+    // The grandchild holds all three streams open; were it waited for, the turn would not end.
+    let limits = CommandLimits { stop_grace: 2 * WAIT_MAX, ..limits() };
+    let command = script("sleep 1000 & part $!; message done", limits);
     assert_eq!(end_of(&command, "?", &stage).await, answer("done"));
-    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
     gone(&stage.texts()[0]).await;
 }
 
@@ -333,9 +332,7 @@ async fn open_output_outside_the_group_holds_a_turn_up_for_the_grace_only() {
         message done
     "#;
     let limits = CommandLimits { stop_grace: Duration::from_millis(300), ..limits() };
-    let began = Instant::now();
     assert_eq!(end_of(&script(text, limits), "?", &stage).await, answer("done"));
-    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
     let escaped = stage.texts().remove(0);
     assert!(runs(&escaped), "the test needs a process that gets away");
     let escaped = nix::unistd::Pid::from_raw(escaped.parse().unwrap());

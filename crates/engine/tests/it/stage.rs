@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 /// Longest wait for a state; only a test that fails takes it.
-pub(crate) const WAIT_MAX: Duration = Duration::from_secs(20);
+pub(crate) const WAIT_MAX: Duration = Duration::from_mins(1);
 
 /// Limits that no test meets unless it sets them.
 pub(crate) fn limits() -> CommandLimits {

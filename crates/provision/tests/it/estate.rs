@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use crate::world::World;
 
 /// Longest wait for anything; a test that meets it has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The id of the one workspace of a test.
 pub(crate) const WORKSPACE: &str = "00000000-0000-0000-0000-000000000002";

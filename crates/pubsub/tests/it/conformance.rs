@@ -22,7 +22,7 @@ mod storm;
 pub(crate) use storm::no_change_is_missed_in_a_storm;
 
 /// Far above what a loaded machine needs, so that only a lost notice reaches it.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// A transport under test: where to publish, where to watch, and a path that can be broken.
 ///

@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::client::Running;
+use crate::recital::Recital;
 
 #[tokio::test]
 async fn question_is_answered_and_stored() {
@@ -23,23 +24,20 @@ async fn question_is_answered_and_stored() {
 
 #[tokio::test]
 async fn turns_sent_to_a_busy_chat_wait_and_are_answered_in_order() {
-    let running = Running::start_with(|settings| {
-        settings.echo_pace = std::time::Duration::from_millis(50);
-    })
-    .await;
+    let recital = Recital::of(1);
+    let running = Running::start_reciting(&recital).await;
     let client = &running.client;
-    // Long enough to be busy while two more are sent.
-    let long = vec!["word"; 60].join(" ");
-    let chat = client.create_chat(&long).await;
+    let chat = client.create_chat("the first").await;
     client.chat_in(&chat, "running").await;
     assert_eq!(client.send(&chat, "second").await["queued"], true);
     assert_eq!(client.send(&chat, "third").await["queued"], true);
+    recital.finish();
     client.chat_in(&chat, "waiting").await;
     assert_eq!(
         client.history(&chat).await,
         [
-            &format!("user: {long}"),
-            &format!("assistant: {long}"),
+            "user: the first",
+            "assistant: the first",
             "user: second",
             "assistant: second",
             "user: third",

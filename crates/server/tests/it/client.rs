@@ -1,11 +1,12 @@
 //! A server, and one who talks to it.
 
 use std::future::ready;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use eventsource_stream::{Event, Eventsource};
+use eventsource_stream::{Event, EventStreamError, Eventsource};
 use futures_util::{Stream, StreamExt};
 use musterbeat_core::port::ChatRunner;
 use musterbeat_engine::shutdown::Shutdown;
@@ -16,8 +17,14 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
+use crate::recital::Recital;
+
 /// Longest wait for anything; a test that meets it has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Far below the time after which a server closes a connection that says nothing: a request must
+/// not meet that end.
+const IDLE_MAX: Duration = Duration::from_secs(5);
 
 /// A server that runs in this process.
 pub(crate) struct Running {
@@ -49,6 +56,13 @@ impl Running {
     /// Starts a further server on the database of another.
     pub(crate) async fn start_beside(url: &str, change: impl FnOnce(&mut Settings)) -> Self {
         Self::start_as(url, None, change).await
+    }
+
+    /// Starts a server whose turns go on as `recital` lets them.
+    pub(crate) async fn start_reciting(recital: &Recital) -> Self {
+        let database = TestDatabase::create().await.unwrap();
+        let running = Self::start_answering(database.url(), recital.runner(), |_| {}).await;
+        Self { database: Some(database), ..running }
     }
 
     /// Starts a server on a database whose chats `runner` answers.
@@ -111,7 +125,8 @@ impl Client {
     pub(crate) fn new(base: String, token: Option<String>) -> Self {
         // The crate that downloads PostgreSQL asks for rustls without a provider, and features unite.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Self { http: reqwest::Client::new(), base, token }
+        let http = reqwest::Client::builder().pool_idle_timeout(IDLE_MAX).build().unwrap();
+        Self { http, base, token }
     }
 
     /// Returns the token that it shows.
@@ -122,6 +137,11 @@ impl Client {
     /// Returns where the server is.
     pub(crate) fn base(&self) -> &str {
         &self.base
+    }
+
+    /// Returns where the server listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.base.strip_prefix("http://").unwrap().parse().unwrap()
     }
 
     /// Returns the same client with another token.
@@ -239,6 +259,17 @@ pub(crate) fn said(message: &Value) -> String {
     format!("{role}: {}", message["content"][0]["text"].as_str().unwrap())
 }
 
+/// Says whether the server has gone; a stream that outlasts the test's patience is a failure.
+fn is_cut_off(event: &Result<Event, EventStreamError<reqwest::Error>>) -> bool {
+    match event {
+        Ok(_) => false,
+        Err(EventStreamError::Transport(error)) if error.is_timeout() => {
+            panic!("the stream did not end in time")
+        }
+        Err(_) => true,
+    }
+}
+
 /// Server-sent events as they come.
 pub(crate) struct Events(Pin<Box<dyn Stream<Item = Event> + Send>>);
 
@@ -248,7 +279,7 @@ impl Events {
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         let events = response.bytes_stream().eventsource();
         // A server that ends takes its connections with it: the stream is over then, too.
-        let whole = events.take_while(|event| ready(event.is_ok())).map(Result::unwrap);
+        let whole = events.take_while(|event| ready(!is_cut_off(event))).map(Result::unwrap);
         Self(Box::pin(whole))
     }
 

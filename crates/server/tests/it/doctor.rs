@@ -75,8 +75,10 @@ async fn a_pooler_is_named_with_its_remedy() {
 
 #[tokio::test]
 async fn without_a_database_the_exit_code_tells_it_from_an_error() {
-    // Bound and closed: nobody listens there.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // Bound so that nobody else takes the port, and nobody listens.
+    let closed = tokio::net::TcpSocket::new_v4().unwrap();
+    closed.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let port = closed.local_addr().unwrap().port();
     let output =
         doctor(&format!("postgres://x:secret@127.0.0.1:{port}/x")).arg("--json").output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{output:?}");

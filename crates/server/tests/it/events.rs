@@ -1,14 +1,13 @@
 //! The stream of a chat: what comes, in which order, and after a break.
 
-use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
-
 use musterbeat_server::settings::RunnerChoice;
 use musterbeat_testkit::TestDatabase;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::client::{Client, Events, Running, said};
+use crate::process::write_program;
+use crate::recital::Recital;
 use crate::replica::{Replica, musterbeat};
 
 /// The first `curl` of the README: one request creates a chat and streams its answer.
@@ -35,7 +34,8 @@ async fn creation_that_accepts_events_streams_the_answer() {
 
 #[tokio::test]
 async fn follower_sees_parts_in_order_and_then_the_whole_message() {
-    let running = slow().await;
+    let recital = Recital::of(2);
+    let running = Running::start_reciting(&recital).await;
     let client = &running.client;
     let chat = client.create_chat("warm up").await;
     client.chat_in(&chat, "waiting").await;
@@ -52,13 +52,16 @@ async fn follower_sees_parts_in_order_and_then_the_whole_message() {
             "part" => {
                 parts += &text(&data["part"]);
                 seqs.push(data["seq"].as_u64().unwrap());
+                if seqs.len() == 2 {
+                    recital.finish();
+                }
             }
             "message" if data["role"] == "assistant" => break data,
             _ => {}
         }
     };
     // A follower that is slow may miss the last pieces, which end with their turn.
-    assert!(parts.starts_with("a ") && "a b c d".starts_with(&parts), "{parts:?}");
+    assert!(parts.starts_with("a b ") && "a b c d".starts_with(&parts), "{parts:?}");
     assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<_>>());
     assert_eq!(said(&message), "assistant: a b c d");
     running.stop().await;
@@ -66,15 +69,17 @@ async fn follower_sees_parts_in_order_and_then_the_whole_message() {
 
 #[tokio::test]
 async fn late_follower_gets_the_parts_so_far() {
-    let running = slow().await;
+    let recital = Recital::of(2);
+    let running = Running::start_reciting(&recital).await;
     let client = &running.client;
-    let chat = client.create_chat(&long()).await;
+    let chat = client.create_chat("a b c d").await;
     let mut first = client.follow(&chat, false, None).await;
     first.next_named("part").await;
     first.next_named("part").await;
 
     let mut late = client.follow(&chat, false, None).await;
     assert_eq!(late.next_named("part").await.1["seq"], 1);
+    recital.finish();
     running.stop().await;
 }
 
@@ -135,13 +140,15 @@ async fn follower_ahead_of_the_store_is_given_the_history_again() {
 
 #[tokio::test]
 async fn queue_is_told_as_it_grows_and_shrinks() {
-    let running = slow().await;
+    let recital = Recital::of(1);
+    let running = Running::start_reciting(&recital).await;
     let client = &running.client;
-    let chat = client.create_chat(&long()).await;
+    let chat = client.create_chat("a b").await;
     let mut events = client.follow(&chat, false, None).await;
     events.next_named("part").await;
     client.send(&chat, "next").await;
     assert_eq!(events.next_named("queue").await.1["queue"].as_array().unwrap().len(), 1);
+    recital.finish();
     assert_eq!(events.next_named("queue").await.1["queue"].as_array().unwrap().len(), 0);
     running.stop().await;
 }
@@ -210,8 +217,7 @@ echo '{{"type": "message", "content": "done"}}'
 "#,
         go.display()
     );
-    std::fs::write(&program, script).unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&program, &script);
     let running =
         Running::start_with(|settings| settings.runner = RunnerChoice::Command(program)).await;
     let client = &running.client;
@@ -238,10 +244,10 @@ async fn follower_that_is_cut_off_again_and_again_gets_each_version_of_each_mess
     for turn in 1..=8 {
         client.chat_in(&chat, "waiting").await;
         client.send(&chat, &format!("turn {turn}")).await;
-        let mut events = client.follow(&chat, false, last.as_deref()).await;
-        // Cut off after some events, whichever they are.
+        let mut events = client.follow(&chat, true, last.as_deref()).await;
+        // Cut off after some events, whichever they are; a slow follower is told less often.
         for _ in 0..turn {
-            let event = events.next().await.unwrap();
+            let Some(event) = events.next().await else { break };
             let data: Value = serde_json::from_str(&event.data).unwrap();
             match event.event.as_str() {
                 "snapshot" => seen.extend(data["messages"].as_array().unwrap().iter().map(key)),
@@ -272,14 +278,14 @@ fn key(message: &Value) -> (i64, i64) {
 
 #[tokio::test]
 async fn stream_ends_with_the_server_after_the_end_of_the_turn_that_was_under_way() {
-    let running = Running::start_with(|settings| {
-        settings.echo_pace = Duration::from_millis(50);
-    })
-    .await;
+    let recital = Recital::of(1);
+    let running = Running::start_reciting(&recital).await;
     let client = &running.client;
     let chat = client.create_chat("a b c d e f").await;
     let mut events = client.follow(&chat, false, None).await;
     events.next_named("part").await;
+    running.shutdown.request();
+    recital.finish();
     let (rest, _) = tokio::join!(events.rest(), running.stop());
     let messages: Vec<String> = named(&rest, "message").map(said).collect();
     assert_eq!(messages, ["assistant: a b c d e f"]);
@@ -298,19 +304,6 @@ async fn stream_is_raw_frames_that_no_proxy_holds_back() {
     assert!(text.starts_with("event: snapshot\ndata: {"), "{text}");
     assert!(text.ends_with("\n\n"), "{text}");
     running.stop().await;
-}
-
-async fn slow() -> Running {
-    Running::start_with(|settings| {
-        settings.echo_pace = Duration::from_millis(50);
-        settings.drain_timeout = Duration::ZERO;
-    })
-    .await
-}
-
-/// A question whose answer takes three seconds: time enough for what happens meanwhile.
-fn long() -> String {
-    vec!["word"; 60].join(" ")
 }
 
 fn named<'a>(events: &'a [(String, Value)], name: &'a str) -> impl Iterator<Item = &'a Value> {

@@ -130,7 +130,5 @@ async fn owner_follows_chats_as_they_come_and_change() {
     one.chat_in(&missed, "waiting").await;
     let mut again = feed(&one, Some(&id)).await;
     told(&mut again, &missed, "status", json!("waiting")).await;
-    running.shutdown.request();
-    again.rest().await;
-    running.stop().await;
+    tokio::join!(again.rest(), running.stop());
 }

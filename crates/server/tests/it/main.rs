@@ -18,6 +18,7 @@ mod outage;
 mod ownership;
 mod prebuilds;
 mod process;
+mod recital;
 mod refusals;
 mod relay;
 mod replica;

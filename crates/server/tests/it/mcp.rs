@@ -12,6 +12,7 @@ use musterbeat_agent::mcp::McpServer;
 use musterbeat_testkit::{Answer, FakeModels, Web};
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::net::TcpSocket;
 use tokio::sync::watch;
 
 use crate::client::Running;
@@ -164,9 +165,11 @@ async fn tool_is_offered_and_called_and_how_its_server_stands_is_shown() {
 async fn server_that_is_away_costs_a_turn_its_tools_and_nothing_else() {
     let models = FakeModels::start().await.unwrap();
     models.queue(Answer::text("Without tools, then."));
-    // Its port is nobody's once it is dropped.
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let table = json!({ "name": "away", "url": format!("http://{closed}/mcp"), "allow": ["*"] });
+    // Bound so that nobody else takes the port, and nobody listens.
+    let closed = TcpSocket::new_v4().unwrap();
+    closed.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let url = format!("http://{}/mcp", closed.local_addr().unwrap());
+    let table = json!({ "name": "away", "url": url, "allow": ["*"] });
     let running = start(&models, vec![serde_json::from_value(table).unwrap()]).await;
     let client = &running.client;
     let chat = client.create_chat("Read it.").await;

@@ -30,7 +30,7 @@ async fn agents(running: &Running, count: usize) -> Vec<Agent> {
     }
     // Once this is stored, the notices of the definitions are long past.
     for agent in &agents {
-        report(agent, "known").await;
+        all_accept(agent, "known").await;
         all_store(std::slice::from_ref(agent), "known", |_| KEYS.to_vec()).await;
     }
     agents
@@ -39,8 +39,9 @@ async fn agents(running: &Running, count: usize) -> Vec<Agent> {
 /// Reports `value` for all keys; returns for which it was accepted.
 async fn report(agent: &Agent, value: &str) -> Vec<&'static str> {
     let answer = agent.try_report(&KEYS.map(|key| (key, value))).await;
-    if answer.status() == StatusCode::SERVICE_UNAVAILABLE {
-        // It is not known who this is, and there is nobody to ask.
+    // It is not known who this is, and there is nobody to ask; or it has reported too often.
+    let no_answer = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS];
+    if no_answer.contains(&answer.status()) {
         return vec![];
     }
     assert_eq!(answer.status(), StatusCode::ACCEPTED);
@@ -55,11 +56,19 @@ async fn report(agent: &Agent, value: &str) -> Vec<&'static str> {
     accepted
 }
 
+/// Reports `value` until it was accepted for all keys.
+async fn all_accept(agent: &Agent, value: &str) {
+    eventually(PATIENCE, "there is room for all", async || {
+        report(agent, value).await.len() == KEYS.len()
+    })
+    .await;
+}
+
 async fn all_store(agents: &[Agent], value: &str, keys: impl Fn(usize) -> Vec<&'static str>) {
     for (number, agent) in agents.iter().enumerate() {
         let keys = keys(number);
         eventually(PATIENCE, &format!("agent {number} has {value:?} of {keys:?}"), async || {
-            let Ok(response) = agent.client.get(&agent.path()).await.error_for_status() else {
+            let Ok(response) = agent.owner.get(&agent.path()).await.error_for_status() else {
                 return false;
             };
             let stored: Value = response.json().await.unwrap();
@@ -93,10 +102,7 @@ async fn database_that_is_stopped_costs_only_what_was_refused() {
     postgres.start_again().await.unwrap();
     all_store(&agents, "newest", |number| accepted[number].clone()).await;
     for agent in &agents {
-        eventually(PATIENCE, "there is room again", async || {
-            report(agent, "after").await.len() == KEYS.len()
-        })
-        .await;
+        all_accept(agent, "after").await;
     }
     all_store(&agents, "after", |_| KEYS.to_vec()).await;
     running.stop().await;
@@ -109,20 +115,20 @@ async fn database_that_is_killed_keeps_definitions_and_gets_values_back() {
     let running = Running::start_beside(postgres.url(), little_room).await;
     let agents = agents(&running, 3).await;
     for agent in &agents {
-        report(agent, "before").await;
+        all_accept(agent, "before").await;
     }
     all_store(&agents, "before", |_| KEYS.to_vec()).await;
     postgres.kill().await.unwrap();
     postgres.start_again().await.unwrap();
     for agent in &agents {
         eventually(PATIENCE, "the database is back", async || {
-            agent.client.get(&agent.path()).await.status().is_success()
+            agent.owner.get(&agent.path()).await.status().is_success()
         })
         .await;
         let stored = agent.values().await;
         assert_eq!(stored.len(), KEYS.len(), "definitions are all there");
         assert!(stored.iter().all(|(_, value)| value.is_none()), "{stored:?}");
-        report(agent, "after").await;
+        all_accept(agent, "after").await;
     }
     all_store(&agents, "after", |_| KEYS.to_vec()).await;
     let nothing = running.client.post("/api/v1/agents", &json!({ "name": "one more" })).await;

@@ -1,6 +1,5 @@
 //! Owners that die, freeze or lose their database, with real replicas.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,19 +17,20 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::client::{Client, PATIENCE, Running};
-use crate::process::{on_its_own, open_to_all};
+use crate::process::{on_its_own, open_to_all, write_program};
+use crate::recital::Recital;
 use crate::replica::{Replica, musterbeat};
 
-/// A lease that passes soon, with room for a machine that is busy.
+/// A lease that passes soon, with room for a machine that stands still for some seconds.
 pub(crate) const SHORT_LEASE: [(&str, &str); 3] = [
     ("MUSTERBEAT_BEAT_INTERVAL", "500ms"),
-    ("MUSTERBEAT_LEASE_TTL", "3s"),
+    ("MUSTERBEAT_LEASE_TTL", "6s"),
     ("MUSTERBEAT_FENCE_MARGIN", "500ms"),
 ];
 
 pub(crate) fn shorten_lease(settings: &mut musterbeat_server::settings::Settings) {
     settings.beat_interval = Duration::from_millis(500);
-    settings.lease_ttl = Duration::from_secs(3);
+    settings.lease_ttl = Duration::from_secs(6);
     settings.fence_margin = Duration::from_millis(500);
 }
 
@@ -92,10 +92,11 @@ async fn run_that_kills_its_process_five_times_ends_in_error() {
     let database = TestDatabase::create().await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("poison.sh");
-    std::fs::write(&program, "#!/bin/sh\nkill -9 $PPID\n").unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&program, "#!/bin/sh\nkill -9 $PPID\n");
     let mut command = musterbeat(folder.path());
     command.args(["--dev", "--database-url", database.url()]).envs(SHORT_LEASE);
+    // Each of its replicas dies anyway, and the next waits for the end of its lease.
+    command.env("MUSTERBEAT_LEASE_TTL", "3s");
     command.arg("--runner").arg(format!("command:{}", program.display()));
 
     let mut replica = Replica::start(&mut command);
@@ -121,7 +122,7 @@ async fn end_of(replica: &mut Replica) {
     eventually(PATIENCE, "the replica is killed", async || replica.has_ended()).await;
 }
 
-/// Starts turns that take about eleven seconds, all on the server at `client`.
+/// Starts turns that are held in their middle, all on the server at `client`.
 async fn long_turns(client: &Client) -> Vec<String> {
     const QUESTION: &str = "one two three four five six seven eight nine ten eleven twelve";
     let mut chats = Vec::new();
@@ -134,15 +135,25 @@ async fn long_turns(client: &Client) -> Vec<String> {
     chats
 }
 
-fn pace(settings: &mut musterbeat_server::settings::Settings) {
-    settings.dev = true;
-    settings.echo_pace = Duration::from_millis(900);
+async fn reciting(url: &str, recital: &Recital) -> Running {
+    Running::start_answering(url, recital.runner(), |settings| settings.dev = true).await
+}
+
+async fn is_ready(running: &Running) {
+    eventually(PATIENCE, "the database is reached again", async || {
+        running.client.get("/readyz").await.status().is_success()
+    })
+    .await;
 }
 
 async fn each_is_answered_once(client: &Client, pool: &PgPool, chats: &[String]) -> Vec<i64> {
     let mut fences = Vec::new();
     for chat in chats {
-        client.chat_in(chat, "waiting").await;
+        let path = format!("/api/v1/chats/{chat}");
+        eventually(PATIENCE, "it is answered", async || {
+            through_recovery(client, &path).await["status"] == "waiting"
+        })
+        .await;
         let history = client.history(chat).await;
         assert_eq!(history.len(), 2, "{history:?}");
         assert_eq!(history[1], history[0].replace("user", "assistant"));
@@ -158,14 +169,17 @@ async fn database_down_for_five_seconds_changes_no_owner() {
     let pool = database.pool().await.unwrap();
     let proxy = FaultProxy::in_front_of(database.url()).await.unwrap();
     let url = proxy.url(database.url()).unwrap();
-    let owner = Running::start_beside(&url, pace).await;
+    let recital = Recital::of(1);
+    let owner = reciting(&url, &recital).await;
     let chats = long_turns(&owner.client).await;
     // A thief whose own way to the database is whole.
-    let thief = Running::start_beside(database.url(), pace).await;
+    let thief = reciting(database.url(), &recital).await;
     proxy.refuse();
     proxy.reset();
     tokio::time::sleep(Duration::from_secs(5)).await;
     proxy.heal();
+    is_ready(&owner).await;
+    recital.finish();
     let fences = each_is_answered_once(&thief.client, &pool, &chats).await;
     assert_eq!(fences, vec![1; chats.len()]);
     owner.stop().await;
@@ -179,17 +193,16 @@ async fn database_down_for_thirty_seconds_requeues_each_run_at_most_once() {
     let pool = database.pool().await.unwrap();
     let proxy = FaultProxy::in_front_of(database.url()).await.unwrap();
     let url = proxy.url(database.url()).unwrap();
-    let owner = Running::start_beside(&url, pace).await;
+    let recital = Recital::of(1);
+    let owner = reciting(&url, &recital).await;
     let chats = long_turns(&owner.client).await;
-    let other = Running::start_beside(&url, pace).await;
+    let other = reciting(&url, &recital).await;
     proxy.refuse();
     proxy.reset();
     tokio::time::sleep(Duration::from_secs(30)).await;
     proxy.heal();
-    eventually(PATIENCE, "the database is reached again", async || {
-        other.client.get("/readyz").await.status().is_success()
-    })
-    .await;
+    is_ready(&other).await;
+    recital.finish();
     let fences = each_is_answered_once(&other.client, &pool, &chats).await;
     assert_eq!(fences, vec![3; chats.len()], "claim, requeue, claim");
     owner.stop().await;

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::client::{Client, PATIENCE, Running};
+use crate::process::write_program;
 use crate::replica::{Replica, musterbeat};
 
 /// A template of a folder, and a place for workspaces.
@@ -198,14 +199,13 @@ fn replica(folder: &Path, database: &TestDatabase) -> Replica {
             .env("MUSTERBEAT_BUILD_CAPACITY", "2")
             .env("MUSTERBEAT_RECONCILE_INTERVAL", "1s")
             .env("MUSTERBEAT_BEAT_INTERVAL", "300ms")
-            .env("MUSTERBEAT_LEASE_TTL", "2s")
+            .env("MUSTERBEAT_LEASE_TTL", "6s")
             .env("MUSTERBEAT_FENCE_MARGIN", "500ms"),
     )
 }
 
 /// Writes a program that notes when a build begins and when it is done.
 fn write_builder(folder: &Path) {
-    use std::os::unix::fs::PermissionsExt;
     let program = folder.join("build");
     let journal = folder.join("journal");
     let text = format!(
@@ -213,8 +213,7 @@ fn write_builder(folder: &Path) {
          echo \"end $MUSTERBEAT_BUILD_ID\" >>{0}\n",
         journal.display()
     );
-    std::fs::write(&program, text).unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&program, &text);
 }
 
 /// Returns how often each build did something.

@@ -1,6 +1,7 @@
 //! The binary, with a PostgreSQL of its own: started, killed, started again.
 
 use std::fs::Permissions;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -63,8 +64,7 @@ async fn start_that_was_asked_to_end_ends() {
     std::fs::create_dir(&bin_dir).unwrap();
     for program in ["postgres", "initdb"] {
         let program = bin_dir.join(program);
-        std::fs::write(&program, "#!/bin/sh\ntouch \"$0.asked\"\nexec sleep 600\n").unwrap();
-        std::fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+        write_program(&program, "#!/bin/sh\ntouch \"$0.asked\"\nexec sleep 600\n");
     }
     open_to_all(folder.path());
     std::fs::set_permissions(&bin_dir, Permissions::from_mode(0o777)).unwrap();
@@ -93,6 +93,16 @@ async fn token_is_made_beside_a_running_server() {
     let user = server.client.with_token(token.trim());
     user.create_chat("made beside it").await;
     server.stop();
+}
+
+/// Writes a program by another process: one that another test forks meanwhile would inherit a file
+/// that is open here, and nobody may run what is open for writing.
+pub(crate) fn write_program(path: &Path, text: &str) {
+    let mut writer = Command::new("sh");
+    writer.args(["-c", r#"cat >"$0" && chmod 755 "$0""#]).arg(path).stdin(Stdio::piped());
+    let mut writer = writer.spawn().unwrap();
+    writer.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(writer.wait().unwrap().success());
 }
 
 /// Lets the user that PostgreSQL runs as reach a folder that root made.

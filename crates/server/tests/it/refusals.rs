@@ -1,10 +1,11 @@
 //! Bad input: a clear answer that names the field and the limit, as a problem.
 
 use expect_test::{Expect, expect};
+use musterbeat_testkit::eventually;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::client::{Client, Running};
+use crate::client::{Client, PATIENCE, Running};
 
 /// Sends a body to create a chat, and shows the problem that comes back.
 async fn check(client: &Client, body: &str, expected: Expect) {
@@ -117,7 +118,7 @@ async fn cursor_is_taken_only_as_a_page_showed_it() {
 async fn full_queue_is_a_conflict_that_names_the_limit() {
     let running = Running::start_with(|settings| {
         settings.queue_max = 1;
-        settings.echo_pace = std::time::Duration::from_mins(1);
+        settings.echo_pace = std::time::Duration::from_hours(1);
         settings.drain_timeout = std::time::Duration::ZERO;
     })
     .await;
@@ -141,12 +142,14 @@ async fn address_over_its_rate_is_refused_but_probes_pass() {
     })
     .await;
     let client = &running.client;
-    let mut statuses = Vec::new();
-    for _ in 0..8 {
-        statuses.push(client.get("/api/v1/chats").await.status());
+    for _ in 0..5 {
+        assert_eq!(client.get("/api/v1/chats").await.status(), StatusCode::OK);
     }
-    assert!(statuses[..5].iter().all(|status| *status == StatusCode::OK), "{statuses:?}");
-    assert_eq!(statuses[6], StatusCode::TOO_MANY_REQUESTS);
+    // One more is let through each second, however slow the machine is.
+    eventually(PATIENCE, "one is refused", async || {
+        client.get("/api/v1/chats").await.status() == StatusCode::TOO_MANY_REQUESTS
+    })
+    .await;
     assert_eq!(client.get("/healthz").await.status(), StatusCode::OK);
     running.stop().await;
 }

@@ -1,6 +1,5 @@
 //! Chats that are followed through a replica that does not work on them.
 
-use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use eventsource_stream::Event;
@@ -11,28 +10,36 @@ use reqwest::StatusCode;
 use serde_json::Value;
 
 use crate::client::{Client, Events, PATIENCE, Running, said};
-use crate::replica::{Replica, musterbeat_at};
+use crate::ownership::{SHORT_LEASE, shorten_lease};
+use crate::recital::Recital;
+use crate::replica::{Replica, musterbeat};
 
 const SECRET: &str = "known to all replicas and nobody else";
 
-/// A question whose answer takes some seconds.
+/// A question whose answer is said in as many parts.
 const WORDS: usize = 60;
+
+/// What an owner says before its test lets it go on.
+const BEGINNING: usize = 20;
 
 #[tokio::test]
 async fn follower_elsewhere_gets_the_parts_so_far_then_live_ones_then_the_message() {
-    let (owner, database, _proxy) = owner().await;
+    let (database, recital) = stage().await;
+    let owner = Member::start(&database, &recital, |_| {}).await;
     let chat = begun(&owner.client).await;
     // The owner has said some words before anybody follows through the other.
     let mut near = owner.client.follow(&chat, false, None).await;
-    for _ in 0..5 {
-        near.next_named("part").await;
-    }
-    let other = member(&database, |_| {}).await;
+    Heard::default().until_part(&mut near, BEGINNING).await;
+    let other = Member::start(&database, &recital, |_| {}).await;
     let mut far = other.client.follow(&chat, false, None).await;
     assert_eq!(far.next().await.unwrap().event, "snapshot");
-    let heard = Heard::until_message(&mut far).await;
+    let mut heard = Heard::default();
+    heard.until_part(&mut far, BEGINNING).await;
+    recital.go_on_to(2 * BEGINNING);
+    heard.until_part(&mut far, 2 * BEGINNING).await;
+    recital.finish();
+    heard.until_message(&mut far).await;
     assert_eq!(heard.seqs, (1..=heard.seqs.len() as u64).collect::<Vec<_>>());
-    assert!(heard.seqs.len() > WORDS / 2, "{:?}", heard.seqs);
     assert_eq!(heard.fences, [1]);
     assert_eq!(heard.message, format!("assistant: {}", question()));
     owner.stop().await;
@@ -41,49 +48,57 @@ async fn follower_elsewhere_gets_the_parts_so_far_then_live_ones_then_the_messag
 
 #[tokio::test]
 async fn followers_of_a_chat_elsewhere_share_one_connection_that_ends_with_the_last() {
-    let (owner, database, proxy) = owner().await;
+    let (database, recital) = stage().await;
+    let owner = Member::start(&database, &recital, |_| {}).await;
     let chat = begun(&owner.client).await;
-    let other = member(&database, |_| {}).await;
+    let other = Member::start(&database, &recital, |_| {}).await;
     let mut followers = Vec::new();
     for _ in 0..5 {
         let mut follower = other.client.follow(&chat, false, None).await;
         assert_eq!(follower.next_named("part").await.1["seq"], 1);
         followers.push(follower);
     }
-    assert_eq!(proxy.connections(), 1);
+    assert_eq!(owner.way.connections(), 1);
     drop(followers);
-    eventually(PATIENCE, "the relay ends", async || proxy.connections() == 0).await;
+    eventually(PATIENCE, "the relay ends", async || owner.way.connections() == 0).await;
     owner.stop().await;
     other.stop().await;
 }
 
 #[tokio::test]
 async fn relay_that_breaks_is_dialled_again_and_repeats_nothing() {
-    let (owner, database, proxy) = owner().await;
+    let (database, recital) = stage().await;
+    let owner = Member::start(&database, &recital, |_| {}).await;
     let chat = begun(&owner.client).await;
-    let other = member(&database, |_| {}).await;
+    let other = Member::start(&database, &recital, |_| {}).await;
     let mut far = other.client.follow(&chat, false, None).await;
-    for _ in 0..3 {
-        far.next_named("part").await;
-        proxy.reset();
+    let mut heard = Heard::default();
+    for words in [20, 30, 40] {
+        recital.go_on_to(words);
+        heard.until_part(&mut far, words).await;
+        owner.way.reset();
     }
-    let heard = Heard::until_message(&mut far).await;
+    recital.go_on_to(50);
+    heard.until_part(&mut far, 50).await;
+    recital.finish();
+    heard.until_message(&mut far).await;
     assert!(heard.is_ascending_without_gap(), "{:?}", heard.seqs);
-    assert!(heard.seqs.len() > 10, "{:?}", heard.seqs);
+    assert_eq!(heard.seqs.iter().filter(|seq| **seq == 1).count(), 1, "{:?}", heard.seqs);
     owner.stop().await;
     other.stop().await;
 }
 
 #[tokio::test]
 async fn dial_that_fails_is_tried_again_while_the_owner_stays() {
-    let (owner, database, proxy) = owner().await;
-    proxy.refuse();
+    let (database, recital) = stage().await;
+    let owner = Member::start(&database, &recital, |_| {}).await;
+    owner.way.refuse();
     let chat = begun(&owner.client).await;
-    let other = member(&database, |_| {}).await;
+    let other = Member::start(&database, &recital, |_| {}).await;
     let mut far = other.client.follow(&chat, false, None).await;
     far.next_named("snapshot").await;
     eventually(PATIENCE, "a dial fails", async || dials(&other.client, "failed").await > 0).await;
-    proxy.heal();
+    owner.way.heal();
     assert_eq!(far.next_named("part").await.1["seq"], 1, "the parts so far");
     owner.stop().await;
     other.stop().await;
@@ -92,18 +107,21 @@ async fn dial_that_fails_is_tried_again_while_the_owner_stays() {
 /// The owner's replica accepts connections and says nothing.
 #[tokio::test]
 async fn dial_in_flight_holds_up_neither_snapshot_nor_message() {
-    let (owner, database, proxy) = owner().await;
-    proxy.black_hole(BlackHole::Both);
+    let (database, recital) = stage().await;
+    let owner = Member::start(&database, &recital, |_| {}).await;
+    owner.way.black_hole(BlackHole::Both);
     let chat = begun(&owner.client).await;
-    let other = member(&database, |_| {}).await;
+    let other = Member::start(&database, &recital, |_| {}).await;
     let mut far = other.client.follow(&chat, true, None).await;
     assert_eq!(far.next().await.unwrap().event, "snapshot");
-    eventually(PATIENCE, "it dials", async || proxy.connections() == 1).await;
-    let heard = Heard::until_message(&mut far).await;
+    eventually(PATIENCE, "it dials", async || owner.way.connections() == 1).await;
+    recital.finish();
+    let mut heard = Heard::default();
+    heard.until_message(&mut far).await;
     assert_eq!(heard.seqs, [0; 0]);
     assert!(far.rest().await.iter().any(|(name, _)| name == "status"));
-    proxy.heal();
-    eventually(PATIENCE, "the dial is given up", async || proxy.connections() == 0).await;
+    owner.way.heal();
+    eventually(PATIENCE, "the dial is given up", async || owner.way.connections() == 0).await;
     owner.stop().await;
     other.stop().await;
 }
@@ -111,17 +129,20 @@ async fn dial_in_flight_holds_up_neither_snapshot_nor_message() {
 /// The follower's own replica never works on the chat, as it is busy.
 #[tokio::test]
 async fn follower_goes_over_to_the_next_owner_when_the_first_drains() {
-    let database = TestDatabase::create().await.unwrap();
+    let (database, recital) = stage().await;
     let other = busy(&database).await;
-    let first = member(&database, slow).await;
+    let first = Member::start(&database, &recital, |_| {}).await;
     let chat = begun(&first.client).await;
     let mut far = other.client.follow(&chat, false, None).await;
-    assert_eq!(far.next_named("part").await.1["fence"], 1);
+    let mut heard = Heard::default();
+    heard.until_part(&mut far, BEGINNING).await;
+    assert_eq!(heard.fences, [1]);
 
-    let second = member(&database, slow).await;
+    let second = Member::start(&database, &recital, |_| {}).await;
     first.stop().await;
-    let heard = Heard::until_message(&mut far).await;
-    assert_eq!(heard.fences.first(), Some(&1));
+    heard.until_part(&mut far, BEGINNING).await;
+    recital.finish();
+    heard.until_message(&mut far).await;
     assert!(heard.fences.len() == 2 && heard.fences[1] > 1, "{:?}", heard.fences);
     assert!(heard.is_ascending_without_gap(), "{:?}", heard.seqs);
     assert_eq!(heard.message, format!("assistant: {}", question()));
@@ -132,44 +153,49 @@ async fn follower_goes_over_to_the_next_owner_when_the_first_drains() {
 /// What is relayed and what is said here are the same to the follower.
 #[tokio::test]
 async fn relay_is_closed_when_the_next_owner_is_here() {
-    let (owner, database, proxy) = owner().await;
+    let (database, recital) = stage().await;
+    let owner = Member::start(&database, &recital, |_| {}).await;
     let chat = begun(&owner.client).await;
-    let other = member(&database, slow).await;
+    let other = Member::start(&database, &recital, |_| {}).await;
     let mut far = other.client.follow(&chat, false, None).await;
-    assert_eq!(far.next_named("part").await.1["fence"], 1);
-    owner.stop().await;
-    let heard = Heard::until_message(&mut far).await;
+    let mut heard = Heard::default();
+    heard.until_part(&mut far, BEGINNING).await;
+    assert_eq!(heard.fences, [1]);
+    let Member { running, way, .. } = owner;
+    running.stop().await;
+    heard.until_part(&mut far, BEGINNING).await;
     assert!(heard.fences.last() > Some(&1), "{:?}", heard.fences);
+    eventually(PATIENCE, "the relay ends", async || way.connections() == 0).await;
+    recital.finish();
+    heard.until_message(&mut far).await;
     assert!(heard.is_ascending_without_gap(), "{:?}", heard.seqs);
-    assert_eq!(proxy.connections(), 0);
     other.stop().await;
 }
 
 #[tokio::test]
 async fn follower_leaves_an_owner_that_freezes_and_hears_nothing_of_it_when_it_wakes() {
-    let database = TestDatabase::create().await.unwrap();
+    let (database, recital) = stage().await;
     let other = busy(&database).await;
     let folder = tempfile::tempdir().unwrap();
-    let address = free_address();
-    let mut command = musterbeat_at(folder.path(), &address.to_string());
+    let way = FaultProxy::start(NOWHERE.into()).await.unwrap();
+    let mut command = musterbeat(folder.path());
     command.args(["--dev", "--database-url", database.url()]);
-    command.envs([
-        ("MUSTERBEAT_BEAT_INTERVAL", "500ms"),
-        ("MUSTERBEAT_LEASE_TTL", "3s"),
-        ("MUSTERBEAT_FENCE_MARGIN", "500ms"),
-        ("MUSTERBEAT_ECHO_PACE", "50ms"),
-        ("MUSTERBEAT_CLUSTER_SECRET", SECRET),
-    ]);
-    command.env("MUSTERBEAT_ADVERTISE_URL", format!("http://{address}"));
+    // Far from its end when it is frozen.
+    command.envs(SHORT_LEASE).env("MUSTERBEAT_ECHO_PACE", "1s");
+    command.env("MUSTERBEAT_CLUSTER_SECRET", SECRET);
+    command.env("MUSTERBEAT_ADVERTISE_URL", format!("http://{}", way.addr()));
     let frozen = Replica::start(&mut command);
+    way.lead_to(frozen.client.address());
     let chat = begun(&frozen.client).await;
     let mut far = other.client.follow(&chat, false, None).await;
     assert_eq!(far.next_named("part").await.1["fence"], 1);
-    let second = member(&database, slow).await;
+    let second = Member::start(&database, &recital, shorten_lease).await;
     frozen.signal(Signal::SIGSTOP);
     while far.next_named("part").await.1["fence"] == 1 {}
     frozen.signal(Signal::SIGCONT);
-    let heard = Heard::until_message(&mut far).await;
+    recital.finish();
+    let mut heard = Heard::default();
+    heard.until_message(&mut far).await;
     assert!(!heard.fences.contains(&1), "{:?}", heard.fences);
     assert!(heard.is_ascending_without_gap(), "{:?}", heard.seqs);
     frozen.stop();
@@ -179,23 +205,29 @@ async fn follower_leaves_an_owner_that_freezes_and_hears_nothing_of_it_when_it_w
 
 #[tokio::test]
 async fn relayed_stream_ends_with_its_server_and_leaves_the_owner_at_work() {
-    let (owner, database, _proxy) = owner().await;
+    let (database, recital) = stage().await;
+    let owner = Member::start(&database, &recital, |_| {}).await;
     let chat = begun(&owner.client).await;
-    let other = member(&database, |_| {}).await;
+    let other = Member::start(&database, &recital, |_| {}).await;
     let mut far = other.client.follow(&chat, false, None).await;
     far.next_named("part").await;
     other.stop().await;
     far.rest().await;
+    recital.finish();
     owner.client.chat_in(&chat, "waiting").await;
     owner.stop().await;
 }
 
 #[tokio::test]
 async fn follower_gets_the_messages_where_replicas_share_no_secret() {
-    let (owner, database, _proxy) = owner().await;
+    let (database, recital) = stage().await;
+    let owner = Member::start(&database, &recital, |_| {}).await;
     let chat = begun(&owner.client).await;
-    let other = member(&database, |settings| settings.cluster_secret = None).await;
-    let events = other.client.follow(&chat, true, None).await.rest().await;
+    let other = Member::start(&database, &recital, |settings| settings.cluster_secret = None).await;
+    let mut far = other.client.follow(&chat, true, None).await;
+    assert_eq!(far.next().await.unwrap().event, "snapshot");
+    recital.finish();
+    let events = far.rest().await;
     assert!(events.iter().all(|(name, _)| name != "part"));
     let messages: Vec<String> =
         events.iter().filter(|(name, _)| name == "message").map(|event| said(&event.1)).collect();
@@ -206,11 +238,9 @@ async fn follower_gets_the_messages_where_replicas_share_no_secret() {
 
 #[tokio::test]
 async fn cluster_route_takes_the_cluster_secret_and_no_token() {
-    let database = TestDatabase::create().await.unwrap();
-    let url = database.url().to_owned();
-    let running = Running::start_beside(&url, |settings| {
+    let (database, recital) = stage().await;
+    let running = Running::start_answering(database.url(), recital.runner(), |settings| {
         settings.cluster_secret = Some(SECRET.into());
-        settings.echo_pace = Duration::from_millis(50);
         settings.drain_timeout = Duration::ZERO;
     })
     .await;
@@ -249,6 +279,7 @@ async fn cluster_route_is_not_there_without_a_secret() {
 }
 
 /// What a follower heard of one answer.
+#[derive(Default)]
 struct Heard {
     /// Of each part, in the order in which they came.
     seqs: Vec<u64>,
@@ -258,23 +289,36 @@ struct Heard {
 }
 
 impl Heard {
-    async fn until_message(events: &mut Events) -> Self {
-        let (mut seqs, mut fences) = (Vec::new(), Vec::new());
+    /// Listens up to the next part of this number.
+    async fn until_part(&mut self, events: &mut Events, words: usize) {
+        loop {
+            let (_, part) = events.next_named("part").await;
+            self.note(&part);
+            if part["seq"] == words {
+                return;
+            }
+        }
+    }
+
+    async fn until_message(&mut self, events: &mut Events) {
         loop {
             let Event { event, data, .. } = events.next().await.expect("the stream goes on");
             let data: Value = serde_json::from_str(&data).unwrap();
             match event.as_str() {
-                "part" => {
-                    seqs.push(data["seq"].as_u64().unwrap());
-                    fences.push(data["fence"].as_i64().unwrap());
-                    fences.dedup();
-                }
+                "part" => self.note(&data),
                 "message" if data["role"] == "assistant" => {
-                    return Self { seqs, fences, message: said(&data) };
+                    self.message = said(&data);
+                    return;
                 }
                 _ => {}
             }
         }
+    }
+
+    fn note(&mut self, part: &Value) {
+        self.seqs.push(part["seq"].as_u64().unwrap());
+        self.fences.push(part["fence"].as_i64().unwrap());
+        self.fences.dedup();
     }
 
     /// Says whether each part follows the one before it, or begins an answer anew.
@@ -294,53 +338,53 @@ async fn begun(client: &Client) -> String {
     chat
 }
 
-fn slow(settings: &mut Settings) {
-    settings.echo_pace = Duration::from_millis(50);
-    settings.drain_timeout = Duration::ZERO;
+/// Returns a database for a cluster, and what holds its answers after their beginning.
+async fn stage() -> (TestDatabase, Recital) {
+    (TestDatabase::create().await.unwrap(), Recital::of(BEGINNING))
 }
 
-/// Starts a replica of the cluster that is the only one so far, and that others reach by a proxy.
-async fn owner() -> (Running, TestDatabase, FaultProxy) {
-    let database = TestDatabase::create().await.unwrap();
-    let address = free_address();
-    let proxy = FaultProxy::start(address).await.unwrap();
-    let url = format!("http://{}", proxy.addr());
-    let owner = member(&database, |settings| {
-        slow(settings);
-        settings.listen = address;
-        settings.advertise_url = Some(url);
-    })
-    .await;
-    (owner, database, proxy)
+/// Where no replica is, to begin with.
+const NOWHERE: ([u8; 4], u16) = ([127, 0, 0, 1], 1);
+
+/// A replica of the cluster, and the way by which others reach it, which can break.
+struct Member {
+    running: Running,
+    client: Client,
+    way: FaultProxy,
+}
+
+impl Member {
+    async fn start(
+        database: &TestDatabase,
+        recital: &Recital,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
+        // Where a replica listens is known after its start, and its way is advertised before.
+        let way = FaultProxy::start(NOWHERE.into()).await.unwrap();
+        let url = format!("http://{}", way.addr());
+        let running = Running::start_answering(database.url(), recital.runner(), |settings| {
+            settings.dev = true;
+            settings.drain_timeout = Duration::ZERO;
+            settings.advertise_url = Some(url);
+            settings.cluster_secret = Some(SECRET.into());
+            change(settings);
+        })
+        .await;
+        way.lead_to(running.client.address());
+        Self { client: running.client.clone(), running, way }
+    }
+
+    async fn stop(self) {
+        self.running.stop().await;
+    }
 }
 
 /// Starts a replica that has its hands full.
-async fn busy(database: &TestDatabase) -> Running {
-    let busy = member(database, |settings| {
-        settings.echo_pace = Duration::from_hours(1);
-        settings.drain_timeout = Duration::ZERO;
-        settings.capacity = 1.try_into().unwrap();
-    })
-    .await;
+async fn busy(database: &TestDatabase) -> Member {
+    let one = |settings: &mut Settings| settings.capacity = 1.try_into().unwrap();
+    let busy = Member::start(database, &Recital::of(0), one).await;
     begun(&busy.client).await;
     busy
-}
-
-async fn member(database: &TestDatabase, change: impl FnOnce(&mut Settings)) -> Running {
-    Running::start_beside(database.url(), |settings| {
-        let address = free_address();
-        settings.dev = true;
-        settings.listen = address;
-        settings.advertise_url = Some(format!("http://{address}"));
-        settings.cluster_secret = Some(SECRET.into());
-        change(settings);
-    })
-    .await
-}
-
-/// Returns an address that was free a moment ago.
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// Returns how many dials ended so, in all servers of this process.

@@ -43,7 +43,7 @@ impl Shell<'_> {
 
     /// Waits until pools are full; returns the cells of the only one's row.
     fn pool(&self) -> Vec<String> {
-        let shown = self.run(&["pool", "--wait", "30s"]);
+        let shown = self.run(&["pool", "--wait", "1m"]);
         let row = shown.lines().nth(1).unwrap_or_default();
         row.split_whitespace().map(str::to_owned).collect()
     }
@@ -77,7 +77,7 @@ async fn pool_is_filled_claimed_and_refilled_by_five_commands() {
     assert!(shell.fail(&["claim", "hallo/small", "red"]).contains("no template \"hallo\""));
     assert!(shell.fail(&["claim", "hello/small", "blue"]).contains("the name is taken"));
     assert!(
-        shell.run(&["pool", "set", "hello/small", "1", "--wait", "30s"]).contains("hello/small  1")
+        shell.run(&["pool", "set", "hello/small", "1", "--wait", "1m"]).contains("hello/small  1")
     );
     let second = shell.run(&["template", "add", "hello", template, "--preset", "small=2"]);
     assert_eq!(second, "hello v2 is active, made of hello/v2\n");

@@ -47,17 +47,20 @@ async fn delay_is_latency_and_not_throughput() {
     let latency = Duration::from_millis(100);
     pair.proxy.delay(latency);
 
-    let begun = Instant::now();
-    for word in 0..20u8 {
-        pair.client.write_all(&[word; 100]).await.unwrap();
-    }
-    let mut received = [0; 2000];
-    pair.server.read_exact(&mut received).await.unwrap();
-    let took = begun.elapsed();
-
-    assert!(latency <= took, "{took:?}");
-    // One after the other they would take 20 times as long.
-    assert!(took < latency * 10, "{took:?}");
+    // A machine that is busy may need longer, but not each time.
+    eventually(SOON, "they travel at the same time", async || {
+        let begun = Instant::now();
+        for word in 0..20u8 {
+            pair.client.write_all(&[word; 100]).await.unwrap();
+        }
+        let mut received = [0; 2000];
+        pair.server.read_exact(&mut received).await.unwrap();
+        let took = begun.elapsed();
+        assert!(latency <= took, "{took:?}");
+        // One after the other they would take 20 times as long.
+        took < latency * 10
+    })
+    .await;
 }
 
 #[tokio::test]

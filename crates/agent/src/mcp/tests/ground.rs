@@ -23,7 +23,7 @@ use crate::mcp::{Allow, McpHealth, McpProgram, McpServer, McpState, McpToolkit, 
 use crate::tool::{Tool, ToolCall, ToolContext, ToolError, Toolkit};
 
 /// Longest wait for a state; none takes nearly as long.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(super) type Tools = Vec<Arc<dyn Tool>>;
 

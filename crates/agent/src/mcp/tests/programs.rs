@@ -1,13 +1,14 @@
 //! MCP servers that are programs.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use musterbeat_testkit::eventually;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::ground::{
     PATIENCE, ask, call, echo, error, gone, health, is_alive, names, number, open, open_again,
@@ -163,10 +164,8 @@ async fn silent_server_costs_a_turn_no_more_than_its_time() {
     for lifetime in [Lifetime::Shared, Lifetime::Run] {
         let silent = McpServer { lifetime, connect_timeout, ..silent.clone() };
         let toolkit = toolkit(vec![silent, echo()]);
-        let begun = Instant::now();
-        let tools = open(&toolkit).await;
-        // The bound is 400 ms; the rest is for a machine that is busy.
-        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        let opened = timeout(PATIENCE, open(&toolkit)).await;
+        let tools = opened.expect("the turn goes on");
         assert!(names(&tools).contains(&"echo__echo".to_owned()), "the other is there");
         eventually(PATIENCE, "the attempt has failed", async || {
             matches!(health(&toolkit).state, McpState::Failed { .. })
