@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Client, Events, PATIENCE, Running};
 use crate::mcp::Desk;
+use crate::ownership::lock;
 use crate::replica::{Replica, musterbeat};
 
 /// Has chats answered by `models`, under the name `demo`.
@@ -95,17 +96,25 @@ async fn parts(events: &mut Events, is_last: impl Fn(&Value) -> bool) -> Vec<Val
 #[tokio::test]
 async fn tool_is_called_and_its_result_told_in_one_stream() {
     let models = FakeModels::start().await.unwrap();
-    let [begins, goes_on, ends] = [(); 3].map(|()| Gate::new());
-    let look = Answer::new().reasoning("Who works for me?").say("Let me see.");
+    let [begins, calls, goes_on, ends] = [(); 4].map(|()| Gate::new());
+    let look = Answer::new().reasoning("Who works for me?").say("Let me see.").hold(&calls);
     let tokens = Tokens { input: 120, output: 30, cached: 20, reasoning: 5 };
     let look = look.call("list_agents", &json!({})).usage(tokens).hold_head(&begins);
     models.queue(look);
     models.queue(Answer::new().hold_head(&goes_on).say("Nobody ").hold(&ends).say("does."));
-    let running = start(&models).await;
+    let database = TestDatabase::create().await.unwrap();
+    let running = Running::start_beside(database.url(), answered_by(&models)).await;
     let client = &running.client;
 
     let (chat, mut events) = follow(client, "Who works for you?", &begins).await;
-    let looked = parts(&mut events, |part| part["type"] == "tool_result").await;
+    let mut looked = parts(&mut events, |part| part["text"] == "Let me see.").await;
+    // The step cannot be stored, which would end its parts before they are read.
+    let pool = database.pool().await.unwrap();
+    let mut locked = pool.begin().await.unwrap();
+    lock(&mut locked, &chat).await;
+    calls.open();
+    looked.extend(parts(&mut events, |part| part["type"] == "tool_result").await);
+    locked.rollback().await.unwrap();
     let lines: Vec<_> = looked.iter().map(shown).collect();
     let step = ["(Who works for me?)", "Let me see.", "list_agents{}", r#"= {"agents":[]}"#];
     assert_eq!(lines, step);

@@ -1,10 +1,11 @@
 //! Owners that die, freeze or lose their database, with real replicas.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use musterbeat_core::chat::{NewChat, Title};
-use musterbeat_core::id::{ChatId, OwnerId, RunId};
+use musterbeat_core::id::{ChatId, OwnerId, RunId, WorkerId};
 use musterbeat_core::message::{Content, Turn};
 use musterbeat_core::port::{ChatStore, LeaseStore, Reach};
 use musterbeat_core::run::{RunKind, RunStatus};
@@ -35,7 +36,7 @@ pub(crate) fn shorten_lease(settings: &mut musterbeat_server::settings::Settings
 }
 
 /// Locks a chat's run, until the transaction is dropped.
-async fn lock(conn: &mut PgConnection, chat: &str) -> Locked {
+pub(crate) async fn lock(conn: &mut PgConnection, chat: &str) -> Locked {
     let run = RunId::new(chat.parse().unwrap());
     let locked = runs::lock(conn, run, &RunKind::CHAT, Reach::Everything).await;
     locked.unwrap().unwrap()
@@ -218,10 +219,8 @@ async fn beats_forgotten_by_a_crash_of_the_database_cost_nobody_a_run() {
     let mut command = on_its_own(&data_dir);
     command.arg("--dev").env("MUSTERBEAT_ECHO_PACE", "1s");
     let owner = Replica::start(&mut command);
-    let chat = owner
-        .client
-        .create_chat("a turn of one two three four five six seven eight nine ten eleven twelve")
-        .await;
+    let twenty_seconds = vec!["word"; 20].join(" ");
+    let chat = owner.client.create_chat(&twenty_seconds).await;
     owner.client.chat_in(&chat, "running").await;
     let running = musterbeat_embedded::running(&data_dir).unwrap().unwrap();
     let url = running.url("postgres");
@@ -230,13 +229,16 @@ async fn beats_forgotten_by_a_crash_of_the_database_cost_nobody_a_run() {
     let store = PgStore::new(pool.clone());
 
     let (mut crashes, path) = (0, format!("/api/v1/chats/{chat}"));
-    // For longer than a lease lasts, each crash right after beats were acknowledged.
+    // For longer than a lease lasts, each crash right after a beat was acknowledged.
     while through_recovery(&owner.client, &path).await["status"] == "running" {
         crash(&url).await.unwrap();
         crashes += 1;
-        let known = last_beat(&store).await;
-        eventually(PATIENCE, "somebody beats after it", async || {
-            last_beat(&store).await.is_some_and(|beat| known < Some(beat))
+        let known = last_beats(&store).await;
+        eventually(PATIENCE, "both beat after it", async || {
+            let workers = store.workers().await.unwrap_or_default();
+            let newer =
+                workers.iter().filter(|one| known.get(&one.lease.worker) < Some(&one.heartbeat_at));
+            newer.count() == 2
         })
         .await;
     }
@@ -263,9 +265,16 @@ async fn through_recovery(client: &Client, path: &str) -> Value {
     read.unwrap().json().await.unwrap()
 }
 
-/// Returns the last beat that the database knows of, `None` while it recovers.
-async fn last_beat(store: &PgStore) -> Option<Timestamp> {
-    store.workers().await.ok()?.iter().map(|worker| worker.heartbeat_at).max()
+/// Returns the last beats that the database knows of, once it has recovered.
+async fn last_beats(store: &PgStore) -> BTreeMap<WorkerId, Timestamp> {
+    let mut beats = BTreeMap::new();
+    eventually(PATIENCE, "the workers are read", async || {
+        let workers = store.workers().await.unwrap_or_default();
+        beats = workers.iter().map(|worker| (worker.lease.worker, worker.heartbeat_at)).collect();
+        !beats.is_empty()
+    })
+    .await;
+    beats
 }
 
 /// The wake finds the run locked; nobody wakes the worker again, and its poll is far.
