@@ -9,7 +9,7 @@ use serde::de::{self, Visitor};
 /// Reads a secret that may be left out.
 ///
 /// # Errors
-/// Refuses what is no text. A variable of digits, or `true`, is read as a number, or as a truth.
+/// Refuses what is no text, such as digits without quotes in a file.
 pub(super) fn some_secret<'de, D>(deserializer: D) -> Result<Option<SecretString>, D::Error>
 where
     D: Deserializer<'de>,
@@ -21,7 +21,7 @@ struct SecretVisitor;
 
 /// Says what to do without the value, which other visitors would show.
 fn no_text<T, E: de::Error>() -> Result<T, E> {
-    Err(E::custom("is read as a number or a truth: put it in quotes, as '\"…\"'"))
+    Err(E::custom("is a number or a truth, not a text: put it in quotes"))
 }
 
 impl Visitor<'_> for SecretVisitor {
