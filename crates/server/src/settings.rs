@@ -35,6 +35,7 @@ use serde::{Deserialize, Deserializer, de};
 
 pub use self::agent::{DEFAULT_PROVIDER, ProviderSettings};
 pub use self::choices::{GitHost, GitProviderKind, ProvisionerChoice, RunnerChoice};
+pub use self::secret::KeyFile;
 
 use self::environment::Environment;
 use self::secret::some_secret;
@@ -82,7 +83,7 @@ pub struct Settings {
     #[serde(deserialize_with = "some_secret")]
     pub model_key: Option<SecretString>,
     /// A file that holds the key for it.
-    pub model_key_file: Option<PathBuf>,
+    pub model_key_file: Option<KeyFile>,
     /// What it calls the model that chats get which name none.
     pub model: Option<String>,
     /// How many tokens that model's window holds; without it no history is summarised by itself.
