@@ -6,6 +6,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+/// Begins the variables by which cargo tells a program of its package, here of `xtask`.
+const OF_A_PACKAGE: [&str; 2] = ["CARGO_MANIFEST_", "CARGO_PKG_"];
+
 /// Returns the root folder of the workspace.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -26,8 +29,17 @@ pub(crate) fn read(path: &str) -> Result<String> {
 }
 
 /// Returns the cargo that started this program, working in the root folder.
+///
+/// It is not told of our own package: a build script that watches such a variable, like that of
+/// `ring`, would run anew, with all that is built upon it, whenever cargo was started otherwise.
 pub(crate) fn cargo<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (variable, _) in std::env::vars_os() {
+        let name = variable.to_string_lossy();
+        if OF_A_PACKAGE.iter().any(|beginning| name.starts_with(beginning)) {
+            command.env_remove(variable);
+        }
+    }
     command.current_dir(root()).args(args);
     command
 }
@@ -90,4 +102,20 @@ pub(crate) fn rust_files(folders: &[PathBuf]) -> Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargo_is_not_told_of_our_own_package() {
+        let command = cargo(["build"]);
+        let removed = |name: &str| {
+            assert!(std::env::var_os(name).is_some(), "{name} is what cargo sets for a test");
+            command.get_envs().any(|(variable, value)| variable == name && value.is_none())
+        };
+        assert!(removed("CARGO_MANIFEST_DIR") && removed("CARGO_PKG_NAME"));
+        assert!(!removed("CARGO"));
+    }
 }

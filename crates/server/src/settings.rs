@@ -4,6 +4,7 @@
 
 mod agent;
 mod choices;
+mod environment;
 mod secret;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,7 +14,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use axum::http::Uri;
-use figment::providers::{Env, Format, Toml};
+use figment::providers::{Format, Toml};
 use figment::{Figment, Provider};
 use musterbeat_agent::guard::GuardTimes;
 use musterbeat_agent::mcp::McpServer;
@@ -34,21 +35,13 @@ use serde::{Deserialize, Deserializer, de};
 
 pub use self::agent::{DEFAULT_PROVIDER, ProviderSettings};
 pub use self::choices::{GitHost, GitProviderKind, ProvisionerChoice, RunnerChoice};
+pub use self::secret::KeyFile;
 
+use self::environment::Environment;
 use self::secret::some_secret;
 
 /// File that is read when no other is named; it need not be there.
 pub const FILE: &str = "musterbeat.toml";
-
-/// Prefix of the environment variables; `MUSTERBEAT_LISTEN` sets `listen`.
-const PREFIX: &str = "MUSTERBEAT_";
-
-/// Variables with the prefix that are not settings: of the command line, of a client's shell, and
-/// of an agent.
-const NOT_SETTINGS: [&str; 5] = ["agent_id", "config", "log", "server_url", "token"];
-
-/// Begins the variables of the tests.
-const OF_TESTS: &str = "test_";
 
 /// A shorter pause between looks for work would only load the database.
 const POLL_INTERVAL_MIN: Duration = Duration::from_millis(10);
@@ -90,7 +83,7 @@ pub struct Settings {
     #[serde(deserialize_with = "some_secret")]
     pub model_key: Option<SecretString>,
     /// A file that holds the key for it.
-    pub model_key_file: Option<PathBuf>,
+    pub model_key_file: Option<KeyFile>,
     /// What it calls the model that chats get which name none.
     pub model: Option<String>,
     /// How many tokens that model's window holds; without it no history is summarised by itself.
@@ -305,15 +298,11 @@ impl Settings {
         if file.is_file() {
             // Exactly there: a file further up may be somebody else's.
             figment = figment.merge(Toml::file_exact(file));
+            // By itself, since only what is no file may write a number as a text.
+            figment.extract::<Self>().map_err(described)?;
         }
-        let environment = Env::prefixed(PREFIX)
-            .ignore(&NOT_SETTINGS)
-            .filter(|name| !name.as_str().to_ascii_lowercase().starts_with(OF_TESTS));
-        let settings: Self = figment
-            .merge(environment)
-            .merge(flags)
-            .extract()
-            .map_err(|errors| anyhow::anyhow!(described(errors)))?;
+        let figment = figment.merge(Environment::new()).merge(flags);
+        let settings: Self = figment.extract_lossy().map_err(described)?;
         settings.checked()
     }
 
@@ -413,9 +402,9 @@ impl Settings {
     }
 }
 
-fn described(errors: figment::Error) -> String {
+fn described(errors: figment::Error) -> anyhow::Error {
     let lines: Vec<String> = errors.into_iter().map(|error| error.to_string()).collect();
-    lines.join("\n")
+    anyhow::Error::msg(lines.join("\n"))
 }
 
 fn from_text<'de, T, D>(deserializer: D) -> Result<T, D::Error>

@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::client::{self, Api, ServerArgs, list, print_table, text};
-use crate::settings::Settings;
+use super::flags::{Flags, Place};
 
 #[derive(Debug, Args)]
 pub(super) struct TemplateArgs {
@@ -47,6 +47,8 @@ struct AddArgs {
     #[arg(long = "parameter", value_name = "PRESET.NAME=VALUE", value_parser = pair::<String>)]
     parameters: Vec<(String, String)>,
     #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
     server: ServerArgs,
 }
 
@@ -58,12 +60,9 @@ struct DeleteArgs {
     server: ServerArgs,
 }
 
-pub(super) async fn run(
-    args: TemplateArgs,
-    settings: anyhow::Result<Settings>,
-) -> anyhow::Result<()> {
+pub(super) async fn run(args: TemplateArgs, before: &Flags) -> anyhow::Result<()> {
     match args.command {
-        TemplateCommand::Add(args) => add(args, settings).await,
+        TemplateCommand::Add(args) => add(args, before).await,
         TemplateCommand::List(server) => show(&server.api()?).await,
         TemplateCommand::Delete(args) => {
             let api = args.server.api()?;
@@ -76,7 +75,7 @@ pub(super) async fn run(
     }
 }
 
-async fn add(args: AddArgs, settings: anyhow::Result<Settings>) -> anyhow::Result<()> {
+async fn add(args: AddArgs, before: &Flags) -> anyhow::Result<()> {
     let presets = args.presets()?;
     let api = args.server.api()?;
     let templates = api.get("/templates").await?;
@@ -94,7 +93,8 @@ async fn add(args: AddArgs, settings: anyhow::Result<Settings>) -> anyhow::Resul
         (None, folder) => {
             let folder = folder.clone().unwrap_or_default();
             let source = format!("{}/{version}", args.name);
-            copied(&folder, &settings?.templates_folder(), &source).await?;
+            let templates = before.settings(args.place)?.templates_folder();
+            copied(&folder, &templates, &source).await?;
             source
         }
     };

@@ -1,7 +1,5 @@
 //! Settings of the runner `agent`: whom it asks, with which key.
 
-use std::path::{Path, PathBuf};
-
 use anyhow::Context;
 use musterbeat_agent::mcp::McpToolkit;
 use musterbeat_agent::providers::{ProviderConfig, ProviderKind};
@@ -11,13 +9,10 @@ use musterbeat_core::model_config::ModelConfig;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::{RunnerChoice, Settings};
+use super::{KeyFile, RunnerChoice, Settings};
 
 /// Provider of the model that the settings name themselves.
 pub const DEFAULT_PROVIDER: &str = "default";
-
-/// Bytes of a file with a key, at most: a larger one is none.
-const KEY_BYTES_MAX: u64 = 64 * 1024;
 
 /// Somebody who answers for models.
 #[derive(Clone, Debug, Deserialize)]
@@ -36,7 +31,7 @@ pub struct ProviderSettings {
     pub key: Option<SecretString>,
     /// A file that holds the key.
     #[serde(default)]
-    pub key_file: Option<PathBuf>,
+    pub key_file: Option<KeyFile>,
     /// A variable of the environment that holds the key.
     #[serde(default)]
     pub key_env: Option<String>,
@@ -53,7 +48,7 @@ impl ProviderSettings {
         );
         let key = match (&self.key, &self.key_file, &self.key_env) {
             (Some(key), _, _) => Some(key.clone()),
-            (_, Some(path), _) => Some(key_in(path).with_context(|| format!("`{file}`"))?),
+            (_, Some(held), _) => Some(held.key().with_context(|| format!("`{file}`"))?),
             (_, _, Some(variable)) => {
                 let key = std::env::var(variable);
                 Some(key.with_context(|| format!("`key_env`: {variable} is not set"))?.into())
@@ -63,20 +58,6 @@ impl ProviderSettings {
         let Self { name, kind, url, .. } = self.clone();
         Ok(ProviderConfig { name, kind, base_url: url, key })
     }
-}
-
-/// Reads a key; line breaks around it are no part of it.
-fn key_in(file: &Path) -> anyhow::Result<SecretString> {
-    let about = || format!("failed to read the key in {}", file.display());
-    let bytes = std::fs::metadata(file).with_context(about)?.len();
-    anyhow::ensure!(
-        bytes <= KEY_BYTES_MAX,
-        "{} has {bytes} bytes, no key is so long",
-        file.display()
-    );
-    let key = std::fs::read_to_string(file).with_context(about)?;
-    anyhow::ensure!(!key.trim().is_empty(), "{} holds no key", file.display());
-    Ok(key.trim().into())
 }
 
 impl Settings {

@@ -53,6 +53,63 @@ fn error_names_setting_and_source() {
 
 #[test]
 #[expect(clippy::result_large_err, reason = "the shape of the jail's closure")]
+fn text_of_the_environment_stays_a_text() {
+    for text in ["405", "0405", "true", "-1.50", "[x]", "{a=b}", "\"quoted\"", "'c'"] {
+        Jail::expect_with(|jail| {
+            for name in ["MODEL", "MODEL_KEY", "AGENT_INSTRUCTIONS", "DATABASE_URL", "DATA_DIR"] {
+                jail.set_env(format!("MUSTERBEAT_{name}"), text);
+            }
+            let settings = Settings::load(None, none()).unwrap();
+            let exposed = |secret: &Option<SecretString>| {
+                secret.as_ref().map(|secret| secret.expose_secret().to_owned())
+            };
+            let data_dir = settings.data_dir.to_str().map(str::to_owned);
+            let found = [exposed(&settings.model_key), exposed(&settings.database_url), data_dir];
+            for found in found.iter().chain([&settings.model, &settings.agent_instructions]) {
+                assert_eq!(found.as_deref(), Some(text));
+            }
+            Ok(())
+        });
+    }
+}
+
+#[test]
+#[expect(clippy::result_large_err, reason = "the shape of the jail's closure")]
+fn environment_sets_what_is_no_text() {
+    Jail::expect_with(|jail| {
+        jail.set_env("MUSTERBEAT_DEV", "true");
+        jail.set_env("MUSTERBEAT_MODEL_CONTEXT", " 32768 ");
+        jail.set_env("MUSTERBEAT_GIT", "[{origin=\"github.com\", provider=github, reviews=true}]");
+        let settings = Settings::load(None, none()).unwrap();
+        assert!(settings.dev && settings.git[0].reviews);
+        assert_eq!(settings.model_context.map(NonZeroU32::get), Some(32_768));
+        Ok(())
+    });
+}
+
+#[test]
+#[expect(clippy::result_large_err, reason = "the shape of the jail's closure")]
+fn file_tells_texts_from_numbers() {
+    let check = |line: &str, name: &str, words: &[&str]| {
+        Jail::expect_with(|jail| {
+            jail.create_file(FILE, line)?;
+            // What wins over it does not mend it.
+            jail.set_env(format!("MUSTERBEAT_{}", name.to_uppercase()), "1");
+            let error = Settings::load(None, none()).unwrap_err().to_string();
+            for word in words.iter().chain([&name, &FILE]) {
+                assert!(error.contains(word), "{error:?} lacks {word:?}");
+            }
+            Ok(())
+        });
+    };
+    check("model = 405", "model", &["405", "a string"]);
+    check("data_dir = true", "data_dir", &["true"]);
+    check("capacity = \"7\"", "capacity", &["\"7\"", "nonzero"]);
+    check("dev = \"true\"", "dev", &["\"true\"", "a boolean"]);
+}
+
+#[test]
+#[expect(clippy::result_large_err, reason = "the shape of the jail's closure")]
 fn git_hosts_are_tables_whose_tokens_are_not_shown() {
     Jail::expect_with(|jail| {
         let file = "

@@ -24,7 +24,7 @@ pub(crate) fn musterbeat_at(folder: &Path, listen: &str) -> Command {
         }
     }
     // A settings file of the working folder is nobody's here.
-    command.current_dir(folder).args(["--listen", listen]);
+    command.current_dir(folder).env("MUSTERBEAT_LISTEN", listen);
     command
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::client::Events;
 use crate::models::told;
 use crate::process::{on_its_own, open_to_all};
-use crate::replica::Replica;
+use crate::replica::{Replica, musterbeat};
 use crate::spawning::REPORTS;
 
 /// One who sits before a shell, beside a server of their own.
@@ -21,7 +21,8 @@ struct Shell<'a> {
 
 impl Shell<'_> {
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = on_its_own(self.data_dir);
+        let mut command = musterbeat(self.data_dir.parent().unwrap());
+        command.env("MUSTERBEAT_DATA_DIR", self.data_dir);
         command.args(args).env("MUSTERBEAT_SERVER_URL", self.server);
         command
     }
