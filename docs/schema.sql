@@ -464,6 +464,7 @@ create table workspaces (
 CREATE INDEX workspaces_forgotten ON public.workspaces USING btree (updated_at) WHERE (deleted AND (owner_id IS NULL));
 CREATE UNIQUE INDEX workspaces_names ON public.workspaces USING btree (owner_id, lower(name)) WHERE (NOT deleted);
 CREATE INDEX workspaces_of_owner ON public.workspaces USING btree (owner_id, id DESC) WHERE (NOT deleted);
+CREATE INDEX workspaces_of_owners_forgotten ON public.workspaces USING btree (updated_at) WHERE (deleted AND (owner_id IS NOT NULL));
 comment on table workspaces is 'What is built of templates; without an owner it is a prebuild.';
 comment on column workspaces.build_id is 'Its newest build; no foreign key, since each is made with the other.';
 comment on column workspaces.ttl_s is 'How long it may run once started; null as its template says.';
