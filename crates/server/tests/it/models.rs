@@ -107,7 +107,7 @@ async fn tool_is_called_and_its_result_told_in_one_stream() {
     let client = &running.client;
 
     let (chat, mut events) = follow(client, "Who works for you?", &begins).await;
-    let mut looked = parts(&mut events, |part| part["text"] == "Let me see.").await;
+    let mut looked = parts(&mut events, |part| part["text"] == "see.").await;
     // The step cannot be stored, which would end its parts before they are read.
     let pool = database.pool().await.unwrap();
     let mut locked = pool.begin().await.unwrap();
