@@ -18,6 +18,7 @@ use crate::chat::{ChatPorts, ChatRuns, Chats};
 struct Family {
     diary: Diary,
     storage: Arc<Storage>,
+    bell: Arc<Notify>,
     pending: Mutex<VecDeque<u128>>,
     rested: Mutex<BTreeSet<ChatId>>,
 }
@@ -27,6 +28,7 @@ impl Family {
         Arc::new(Self {
             diary: bench.diary.clone(),
             storage: Arc::clone(&bench.storage),
+            bell: Arc::clone(&bench.bell),
             pending: Mutex::new((1..=roots).collect()),
             rested: Mutex::default(),
         })
@@ -103,6 +105,7 @@ impl Family {
         let this = Arc::clone(self);
         chats.expect_create().returning(move |chat, _| {
             this.pending.lock().unwrap().push_back(chat.id.uuid().as_u128());
+            this.bell.notify_one();
             Ok(applied(chat.id, RunStatus::Pending))
         });
         let this = Arc::clone(self);
